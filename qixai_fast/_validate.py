@@ -1,0 +1,157 @@
+"""Input checks: what came, what is wanted, before any compute."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ._device import Home, home_of, to_numpy
+from ._memory import release_pages
+
+Array = npt.NDArray[Any]
+Float64 = npt.NDArray[np.float64]
+
+
+def check_real(array: Array, name: str) -> None:
+    """Raise TypeError unless the dtype is boolean, integer or real floating point."""
+    if array.dtype.kind not in "buif":
+        raise TypeError(
+            f"{name}: dtype {array.dtype} is not supported; wanted real numbers (float, integer or boolean)"
+        )
+    if array.dtype.itemsize > 8:
+        raise TypeError(f"{name}: dtype {array.dtype} is not supported; convert it to float64 first")
+
+
+def check_finite(block: Array, name: str, *, first_row: int = 0) -> None:
+    """Raise ValueError naming the first row and column of ``block`` that is NaN or infinite.
+
+    ``first_row`` is the row of the whole array at which the block begins.
+    """
+    if block.dtype.kind != "f" or block.size == 0:
+        return
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(block.sum(dtype=np.float64)):
+            return
+    bad = np.argwhere(~np.isfinite(block))
+    if len(bad) == 0:
+        return
+    value = block[tuple(bad[0])]
+    place = f"row {first_row + int(bad[0][0])}"
+    if block.ndim > 1:
+        place += f", column {', '.join(str(int(i)) for i in bad[0][1:])}"
+    raise ValueError(f"{name}: {value} at {place}; remove or impute non-finite values first")
+
+
+def check_int(value: Any, name: str, *, low: int, high: int | None = None, why: str = "") -> int:
+    """Return an integer argument within [low, high], or raise TypeError/ValueError naming it."""
+    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name}: wanted an integer, got {type(value).__name__}")
+    number = int(value)
+    if number < low or (high is not None and number > high):
+        wanted = f"at least {low}" if high is None else f"{low} to {high}"
+        raise ValueError(f"{name}: wanted {wanted}{why and ' (' + why + ')'}, got {number}")
+    return number
+
+
+def check_choice(value: Any, name: str, choices: Collection[Any]) -> None:
+    """Raise ValueError unless ``value`` is one of ``choices``."""
+    if not any(value is choice or value == choice for choice in choices):
+        raise ValueError(f"{name}: wanted one of {', '.join(repr(c) for c in choices)}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A checked (n_samples, n_features) input of any origin, read in blocks of rows.
+
+    Attributes
+    ----------
+    name : str
+        The argument's name, for messages.
+    data : ndarray
+        Two-dimensional view of the input in its own dtype (bfloat16 as float32); may be a memmap.
+    home : Home
+        Where results go back to.
+    """
+
+    name: str
+    data: Array
+    home: Home
+
+    @property
+    def n_samples(self) -> int:
+        return int(self.data.shape[0])
+
+    @property
+    def n_features(self) -> int:
+        return int(self.data.shape[1])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.data.dtype
+
+    def block(self, start: int, stop: int) -> Float64:
+        """Rows ``start:stop`` as a new C-ordered float64 array, checked to be finite.
+
+        Pages of a mapped file are let go once they are copied.
+        """
+        view = self.data[start:stop]
+        copied = np.array(view, dtype=np.float64, order="C")
+        check_finite(copied, self.name, first_row=start)
+        release_pages(view)
+        return copied
+
+
+def as_matrix(X: Any, name: str = "X", *, min_samples: int = 1, min_features: int = 1) -> Matrix:
+    """Check that an input is a non-empty real matrix. Values are checked as blocks are read.
+
+    Raises
+    ------
+    TypeError
+        For dtypes that are not real numbers, and sparse input.
+    ValueError
+        For other than two dimensions, too few samples or features.
+    """
+    array = to_numpy(X, name)
+    check_real(array, name)
+    if array.ndim != 2:
+        hint = ""
+        if array.ndim == 1:
+            hint = f"; reshape a single feature with {name}.reshape(-1, 1)"
+        elif array.ndim > 2:
+            hint = (
+                f"; reduce it first, for example {name}.reshape(len({name}), -1), or capture with a reduction"
+            )
+        raise ValueError(f"{name}: wanted shape (n_samples, n_features), got {array.shape}{hint}")
+    if array.shape[0] < min_samples:
+        raise ValueError(f"{name}: wanted at least {min_samples} sample(s), got shape {array.shape}")
+    if array.shape[1] < min_features:
+        raise ValueError(f"{name}: wanted at least {min_features} feature(s), got shape {array.shape}")
+    return Matrix(name, array, home_of(X))
+
+
+def check_same_samples(first: Matrix, second: Matrix) -> None:
+    """Raise ValueError unless two matrices have the same number of samples."""
+    if first.n_samples != second.n_samples:
+        raise ValueError(
+            f"{first.name} and {second.name}: wanted the same number of samples, "
+            f"got {first.n_samples} and {second.n_samples}"
+        )
+
+
+def as_vector(x: Any, name: str, *, min_samples: int = 1) -> Float64:
+    """Check one variable, shape (n,) or (n, 1), and return it as a finite float64 vector."""
+    array = to_numpy(x, name)
+    check_real(array, name)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise ValueError(f"{name}: wanted shape (n_samples,), got {array.shape}")
+    if len(array) < min_samples:
+        raise ValueError(f"{name}: wanted at least {min_samples} sample(s), got {len(array)}")
+    vector = np.array(array, dtype=np.float64)
+    check_finite(vector, name)
+    return vector

@@ -1,0 +1,3 @@
+from setuptools import setup
+
+setup(package_dir={"qixai_fast.kernels": "kernels"})
