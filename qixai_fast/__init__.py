@@ -13,6 +13,11 @@ __version__ = "0.1.0"
 _HOME = {
     "StoreError": "errors",
     "MemoryBudgetError": "errors",
+    "ActivationStore": "store",
+    "LayerSpec": "store",
+    "StoreWriter": "store",
+    "create_store": "store",
+    "open_store": "store",
 }
 
 __all__ = sorted(_HOME)

@@ -116,7 +116,7 @@ def release_pages(array: np.ndarray[Any, Any]) -> None:
         base = base.base
     if not isinstance(base, mmap.mmap) or array.size == 0 or not hasattr(base, "madvise"):
         return
-    if array.flags.writeable or not array.flags.c_contiguous:
+    if array.flags.writeable or not (array.flags.c_contiguous or array.flags.f_contiguous):
         return
     start = array.ctypes.data - np.frombuffer(base, dtype=np.uint8).ctypes.data
     first = start - start % mmap.PAGESIZE

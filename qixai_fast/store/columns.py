@@ -1,0 +1,167 @@
+"""The feature-major copy of a layer, made once when pairwise work needs columns.
+
+Its file name carries the checksum of the rows it was made from and of its own content, so that a
+copy is found without reading it, is never used for other rows, and can be verified.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from .._memory import release_pages
+from ..errors import StoreError
+from .format import canonical_json
+from .journal import Journal
+from .npy import GrowingArray, bytes_of, npy_header, open_inside, sync_directory, write_all
+
+FOLDER = "columns"
+_BLOCK_BYTES = 16 * 2**20
+
+
+def _block_rows(array: GrowingArray) -> int:
+    return max(1, _BLOCK_BYTES // array.row_bytes)
+
+
+def _blocks(array: GrowingArray, n_rows: int) -> Iterator[tuple[int, int]]:
+    step = _block_rows(array)
+    for start in range(0, n_rows, step):
+        yield start, min(start + step, n_rows)
+
+
+def _prefix(array: GrowingArray, journal: Journal, place: int) -> str:
+    """File name up to the content's own checksum: the layer's file, and a digest of the rows copied."""
+    sums = [[chunk.stop, chunk.checksums[place]] for chunk in journal.chunks]
+    key = xxhash.xxh3_64_hexdigest(canonical_json([array.dtype.str, list(array.row_shape), sums]))
+    return f"{array.file.removesuffix('.npy')}.{key}."
+
+
+def _shape(array: GrowingArray, n_rows: int) -> tuple[int, int]:
+    return n_rows, prod(array.row_shape)
+
+
+def _find(folder: Path, prefix: str) -> Path | None:
+    """The finished copy with this prefix."""
+    for path in sorted(folder.glob(f"{prefix}*.npy")):
+        if len(path.name) == len(prefix) + len("0123456789abcdef.npy"):
+            return path
+    return None
+
+
+def open_columns(
+    directory: Path, array: GrowingArray, place: int, journal: Journal, rows: np.memmap[Any, np.dtype[Any]]
+) -> np.memmap[Any, np.dtype[Any]]:
+    """Map the feature-major copy of a layer, making it first where there is none of these rows.
+
+    Parameters
+    ----------
+    directory : Path
+        The store.
+    array : GrowingArray
+        The layer's row file, at ``place`` among the manifest's arrays.
+    journal : Journal
+    rows : memmap
+        The committed rows.
+    """
+    shape = _shape(array, journal.n_samples)
+    header = npy_header(array.dtype, shape, fortran_order=True)
+    folder = directory / FOLDER
+    prefix = _prefix(array, journal, place)
+    path = _find(folder, prefix)
+    if path is None:
+        try:
+            path = _make(folder, prefix, header, array, rows)
+        except OSError as error:
+            raise StoreError(
+                f"{folder}: the feature-major copy of {array.title} could not be written ({error.strerror}); "
+                f"it needs {len(header) + rows.nbytes} bytes of free, writable space there"
+            ) from error
+    with open_inside(folder, path.name, os.O_RDONLY) as file:
+        if os.fstat(file.fileno()).st_size != len(header) + rows.nbytes or file.read(len(header)) != header:
+            raise StoreError(
+                f"{path}: the feature-major copy is damaged; delete it and it will be made again"
+            )
+        mapped = np.memmap(file, array.dtype, "r", len(header), shape, "F")
+    mapped.filename = str(path.resolve())
+    return mapped
+
+
+def _make(
+    folder: Path, prefix: str, header: bytes, array: GrowingArray, rows: np.memmap[Any, np.dtype[Any]]
+) -> Path:
+    """Write the copy under a temporary name, locked, and give it its name when it is whole."""
+    import fcntl
+
+    folder.mkdir(exist_ok=True)
+    temporary = f"{prefix}tmp"
+    with open_inside(folder, temporary, os.O_RDWR | os.O_CREAT) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        made = _find(folder, prefix)
+        if made is not None:
+            return made
+        try:
+            digest = _transpose(file, header, array, rows)
+            path = folder / f"{prefix}{digest}.npy"
+            os.replace(folder / temporary, path)
+        except OSError:
+            (folder / temporary).unlink(missing_ok=True)
+            raise
+    for old in folder.glob(f"{array.file.removesuffix('.npy')}.*"):
+        if old != path and old.name.count(".") == path.name.count("."):
+            old.unlink(missing_ok=True)
+    sync_directory(folder)
+    return path
+
+
+def _transpose(file: Any, header: bytes, array: GrowingArray, rows: np.memmap[Any, np.dtype[Any]]) -> str:
+    """One pass over the rows; written, not mapped, so that a full disk is an error and not a signal."""
+    n_rows, n_columns = _shape(array, len(rows))
+    size = array.dtype.itemsize
+    state = xxhash.xxh3_64()
+    file.truncate(0)
+    file.truncate(len(header) + rows.nbytes)
+    for start, stop in _blocks(array, n_rows):
+        view = rows[start:stop]
+        block = np.ascontiguousarray(view.reshape(stop - start, n_columns).T)
+        release_pages(view)
+        data = bytes_of(block)
+        state.update(data)
+        step = (stop - start) * size
+        for column in range(n_columns):
+            write_all(
+                file,
+                len(header) + (column * n_rows + start) * size,
+                data[column * step : (column + 1) * step],
+            )
+    write_all(file, 0, header)
+    os.fsync(file.fileno())
+    return state.hexdigest()
+
+
+def columns_problems(directory: Path, array: GrowingArray, place: int, journal: Journal) -> list[str]:
+    """What is wrong with the copy of these rows, if there is one."""
+    path = _find(directory / FOLDER, _prefix(array, journal, place))
+    if path is None:
+        return []
+    shape = _shape(array, journal.n_samples)
+    header = npy_header(array.dtype, shape, fortran_order=True)
+    mend = "delete it and it will be made again"
+    if path.stat().st_size != len(header) + journal.n_samples * array.row_bytes:
+        return [f"{path}: has the wrong length; {mend}"]
+    with open_inside(directory / FOLDER, path.name, os.O_RDONLY) as file:
+        if file.read(len(header)) != header:
+            return [f"{path}: its header is damaged; {mend}"]
+        values = np.memmap(file, array.dtype, "r", len(header), shape, "F")
+    state = xxhash.xxh3_64()
+    for start, stop in _blocks(array, journal.n_samples):
+        view = values[start:stop]
+        state.update(bytes_of(np.ascontiguousarray(view.T)))
+    if state.hexdigest() != path.name.split(".")[-2]:
+        return [f"{path}: differs from its checksum; {mend}"]
+    return []
