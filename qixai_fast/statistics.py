@@ -9,17 +9,19 @@ a result do not depend on threads, workers, budget or the caller's own chunks.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from ._threads import ordered_map
+from ._memory import parse_memory, workers_within
+from ._threads import ordered_map, resolve_n_jobs, single_threaded_blas
 from ._validate import Float64, Matrix
 
 Partial = TypeVar("Partial")
 
 _LEAF_BYTES = 4 * 2**20
-_MIN_LEAF_ROWS = 256
+_MIN_LEAF_ROWS = 32
 _MAX_LEAF_ROWS = 32768
 
 
@@ -95,3 +97,172 @@ def reduce_rows(statistic: RowStatistic[Partial], matrices: Sequence[Matrix], n_
         return statistic.chunk([matrix.block(*bounds) for matrix in matrices])
 
     return combine_tree(ordered_map(leaf, leaf_bounds(matrices), n_jobs), statistic.combine)
+
+
+def leaf_shift(block: Float64) -> Float64:
+    """A value for each column to take moments about: its mean over one block, leaf 0.
+
+    Moments about any fixed value near the data are exact enough; about zero they are not where
+    means are far larger than spreads. The mean is taken about the first row, so that a constant
+    column has its own value as shift, to the bit, and a variance of exactly zero.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        shift: Float64 = block[0] + (block - block[0]).mean(axis=0)
+    return shift
+
+
+@dataclass(frozen=True)
+class ShiftedSums:
+    """Partial of :class:`ShiftedMoments`: rows, their sum and products about the shift."""
+
+    n: int
+    total: Float64
+    products: Float64
+
+
+@dataclass(frozen=True)
+class ShiftedMoments:
+    """Sums and products of all columns about a fixed shift (a :class:`RowStatistic`).
+
+    Attributes
+    ----------
+    shift : ndarray of shape (d,)
+        One value for each column of the concatenated inputs; every chunk must use the same.
+    """
+
+    shift: Float64
+
+    def chunk(self, blocks: Sequence[Float64]) -> ShiftedSums:
+        """Sums and products of one leaf; overwrites a single block."""
+        rows = blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            rows -= self.shift
+            return ShiftedSums(len(rows), rows.sum(axis=0), rows.T @ rows)
+
+    def combine(self, first: ShiftedSums, second: ShiftedSums) -> ShiftedSums:
+        """Add two partials into the memory of the first."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.add(first.total, second.total, out=first.total)
+            np.add(first.products, second.products, out=first.products)
+        return ShiftedSums(first.n + second.n, first.total, first.products)
+
+
+@dataclass(frozen=True)
+class CrossMoments:
+    """First and second moments of one or more matrices over the same samples, in float64.
+
+    Attributes
+    ----------
+    n : int
+        Samples.
+    shift, mean : ndarray of shape (d,)
+        Of the concatenated columns; ``shift`` is what the products were taken about.
+    scatter : ndarray of shape (d, d)
+        Centred sums of products, exactly symmetric.
+    edges : tuple of int
+        Input ``i`` holds columns ``edges[i]:edges[i + 1]``.
+    raw_trace : float
+        Sum of squares about the shift; rounding errors in ``scatter`` are proportional to it.
+    """
+
+    n: int
+    shift: Float64
+    mean: Float64
+    scatter: Float64
+    edges: tuple[int, ...]
+    raw_trace: float
+
+    def _columns(self, i: int) -> slice:
+        return slice(self.edges[i], self.edges[i + 1])
+
+    def mean_of(self, i: int) -> Float64:
+        """Column means of input ``i``, shape (d_i,)."""
+        return self.mean[self._columns(i)]
+
+    def block(self, i: int, j: int) -> Float64:
+        """Centred sums of products of the columns of inputs ``i`` and ``j``, shape (d_i, d_j); a view."""
+        return self.scatter[self._columns(i), self._columns(j)]
+
+    def raw_block(self, i: int, j: int) -> Float64:
+        """Sums of products about zero of the columns of inputs ``i`` and ``j``, shape (d_i, d_j)."""
+        raw: Float64 = self.block(i, j) + self.n * np.outer(self.mean_of(i), self.mean_of(j))
+        return raw
+
+
+def finalize_moments(sums: ShiftedSums, shift: Float64, widths: Sequence[int]) -> CrossMoments:
+    """Turn combined sums about a shift into centred moments; overwrites the products."""
+    products, total, n = sums.products, sums.total, sums.n
+    raw_trace = float(np.trace(products))
+    for start in range(0, len(total), 256):
+        rows = slice(start, start + 256)
+        products[rows] -= np.outer(total[rows], total) / n
+    edges = tuple(int(edge) for edge in np.cumsum([0, *widths]))
+    return CrossMoments(n, shift, shift + total / n, products, edges, raw_trace)
+
+
+def check_squares(sum_of_squares: float, matrices: Sequence[Matrix]) -> None:
+    """Raise ValueError where the sum of squares of all values has overflowed float64."""
+    if not np.isfinite(sum_of_squares):
+        names = " and ".join(matrix.name for matrix in matrices)
+        raise ValueError(f"{names}: the squares of the values overflow float64; scale the input down")
+
+
+def cross_moments_memory(matrices: Sequence[Matrix]) -> tuple[int, int]:
+    """Bytes that :func:`cross_moments` takes, results included: once, and for each worker."""
+    width = sum(matrix.n_features for matrix in matrices)
+    bounds = leaf_bounds(matrices)
+    leaf = 8 * width * (bounds[0][1] - bounds[0][0])
+    square = 8 * width * width
+    held = len(bounds).bit_length() + 1
+    return held * square + 3 * 8 * 256 * width + 2**16, 2 * leaf + square + 2**16
+
+
+def cross_moments(
+    matrices: Sequence[Matrix], *, n_jobs: int | None = None, max_memory: int | float | str | None = None
+) -> CrossMoments:
+    """Means and all sums of products of the columns of several matrices, in one read of each.
+
+    PCA, cosine between feature maps, linear CKA and Schmidt spectra all follow from the result.
+
+    Parameters
+    ----------
+    matrices : sequence of Matrix
+        The same samples in each; ``d`` columns in all.
+    n_jobs : int, optional
+        Threads; the result has the same bits for any number.
+    max_memory : int or str, optional
+        Budget; here the (d, d) result counts.
+
+    Returns
+    -------
+    CrossMoments
+
+    Raises
+    ------
+    ValueError
+        For NaN or infinite values (first row and column named), and values whose squares overflow.
+    MemoryBudgetError
+        Where the budget is too small.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from qixai_fast._validate import as_matrix
+    >>> X = as_matrix(np.array([[1.0, 2.0], [3.0, 6.0]]))
+    >>> moments = cross_moments([X])
+    >>> moments.mean, moments.block(0, 0)
+    (array([2., 4.]), array([[2., 4.],
+           [4., 8.]]))
+    """
+    fixed, per_worker = cross_moments_memory(matrices)
+    width = sum(matrix.n_features for matrix in matrices)
+    work = f"cross moments of {width} features"
+    workers = workers_within(
+        parse_memory(max_memory), resolve_n_jobs(n_jobs), fixed=fixed, per_worker=per_worker, work=work
+    )
+    start, stop = leaf_bounds(matrices)[0]
+    shift = np.concatenate([leaf_shift(matrix.block(start, stop)) for matrix in matrices])
+    with single_threaded_blas():
+        sums = reduce_rows(ShiftedMoments(shift), matrices, workers)
+    check_squares(float(np.trace(sums.products)), matrices)
+    return finalize_moments(sums, shift, [matrix.n_features for matrix in matrices])
