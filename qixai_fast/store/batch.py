@@ -53,6 +53,7 @@ def checked_batch(manifest: Manifest, arrays: Mapping[str, Any], labels: Any, sa
             )
         if value.dtype.kind not in "buif" or not np.can_cast(value.dtype, spec.dtype, "same_kind"):
             raise TypeError(f"{where}: dtype {value.dtype} cannot be stored as {spec.dtype}")
+        _check_range(value, spec.dtype, where)
         if n_samples not in (-1, len(value)):
             raise ValueError(f"{where}: wanted {n_samples} samples as in the layers before, got {len(value)}")
         n_samples = len(value)
@@ -68,6 +69,16 @@ def checked_batch(manifest: Manifest, arrays: Mapping[str, Any], labels: Any, sa
     return Batch(n_samples, values, words)
 
 
+def _check_range(value: npt.NDArray[Any], dtype: str, where: str) -> None:
+    """Integers that do not fit would wrap around in silence."""
+    if np.dtype(dtype).kind not in "iu" or np.can_cast(value.dtype, dtype, "safe") or value.size == 0:
+        return
+    limits = np.iinfo(dtype)
+    for extreme in (int(value.min()), int(value.max())):
+        if not limits.min <= extreme <= limits.max:
+            raise ValueError(f"{where}: {extreme} does not fit {dtype}; store a wider dtype")
+
+
 def _wanted(value: Any, name: str, kept: bool) -> bool:
     if kept and value is None:
         raise ValueError(f"{name}: the store keeps them, so every batch must bring them")
@@ -81,7 +92,7 @@ def whole_numbers(value: Any, name: str, n_samples: int) -> npt.NDArray[np.int64
     found = to_numpy(value, name)
     if found.shape != (n_samples,):
         raise ValueError(f"{name}: wanted shape ({n_samples},), got {found.shape}")
-    if found.dtype.kind not in "bui":
+    if n_samples and found.dtype.kind not in "bui":
         mend = "number text with np.unique(..., return_inverse=True), its words go to metadata['class_names']"
         if name == "sample_ids":
             mend = "text needs a store created with sample_ids='str'"

@@ -6,8 +6,11 @@ copy is found without reading it, is never used for other rows, and can be verif
 
 from __future__ import annotations
 
+import io
 import os
+import re
 from collections.abc import Iterator
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -96,30 +99,63 @@ def _make(
     folder: Path, prefix: str, header: bytes, array: GrowingArray, rows: np.memmap[Any, np.dtype[Any]]
 ) -> Path:
     """Write the copy under a temporary name, locked, and give it its name when it is whole."""
-    import fcntl
+    import fcntl  # a finished copy can be read where this module does not exist
 
     folder.mkdir(exist_ok=True)
-    temporary = f"{prefix}tmp"
-    with open_inside(folder, temporary, os.O_RDWR | os.O_CREAT) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        made = _find(folder, prefix)
-        if made is not None:
-            return made
+    temporary = folder / f"{prefix}tmp"
+    with _locked(temporary, fcntl.LOCK_EX) as file:
+        path = _find(folder, prefix)
+        if path is not None:  # made by another process while this one waited
+            temporary.unlink()
+            return path
         try:
             digest = _transpose(file, header, array, rows)
             path = folder / f"{prefix}{digest}.npy"
-            os.replace(folder / temporary, path)
+            os.replace(temporary, path)
         except OSError:
-            (folder / temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
-    for old in folder.glob(f"{array.file.removesuffix('.npy')}.*"):
-        if old != path and old.name.count(".") == path.name.count("."):
-            old.unlink(missing_ok=True)
+    _remove_others(folder, array, path)
     sync_directory(folder)
     return path
 
 
-def _transpose(file: Any, header: bytes, array: GrowingArray, rows: np.memmap[Any, np.dtype[Any]]) -> str:
+def _locked(path: Path, how: int) -> io.FileIO:
+    """Open and lock a temporary file that is still the one of that name once the lock is there."""
+    import fcntl
+
+    while True:
+        file = open_inside(path.parent, path.name, os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(file, how)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+
+
+def _remove_others(folder: Path, array: GrowingArray, kept: Path) -> None:
+    """Delete copies of rows that have since grown, and what killed makers of them left."""
+    import fcntl
+
+    stem = re.escape(array.file.removesuffix(".npy"))
+    copies = re.compile(stem + r"\.[0-9a-f]{16}\.([0-9a-f]{16}\.npy|tmp)")
+    for old in folder.iterdir():
+        if old == kept or not copies.fullmatch(old.name):
+            continue
+        if old.suffix == ".tmp":
+            with suppress(OSError), _locked(old, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                old.unlink()
+        else:
+            old.unlink(missing_ok=True)
+
+
+def _transpose(
+    file: io.FileIO, header: bytes, array: GrowingArray, rows: np.memmap[Any, np.dtype[Any]]
+) -> str:
     """One pass over the rows; written, not mapped, so that a full disk is an error and not a signal."""
     n_rows, n_columns = _shape(array, len(rows))
     size = array.dtype.itemsize
@@ -160,8 +196,8 @@ def columns_problems(directory: Path, array: GrowingArray, place: int, journal: 
         values = np.memmap(file, array.dtype, "r", len(header), shape, "F")
     state = xxhash.xxh3_64()
     for start, stop in _blocks(array, journal.n_samples):
-        view = values[start:stop]
-        state.update(bytes_of(np.ascontiguousarray(view.T)))
+        state.update(bytes_of(np.ascontiguousarray(values[start:stop].T)))
+        release_pages(values)
     if state.hexdigest() != path.name.split(".")[-2]:
         return [f"{path}: differs from its checksum; {mend}"]
     return []

@@ -85,7 +85,7 @@ def create_store(
     >>> folder.cleanup()
     """
     wanted = _plan(layers, metadata, fingerprint, labels, sample_ids, chunk_bytes)
-    directory = Path(path)
+    directory = Path(path).absolute()
     if directory.exists() and not directory.is_dir():
         raise StoreError(f"{directory}: is a file, not a directory; choose another path")
     try:
@@ -145,8 +145,8 @@ def _plan(
 
 def _refuse_foreign(directory: Path) -> None:
     """Refuse a directory that holds other things than a store that was killed while being created."""
-    entries = {entry.name for entry in directory.iterdir()}
-    if not entries or entries == {"lost+found"}:
+    entries = {entry.name for entry in directory.iterdir()} - {"lost+found"}
+    if not entries:
         return
     journal = directory / JOURNAL
     unfinished = (
@@ -223,13 +223,11 @@ def _differences(found: Manifest, wanted: Manifest) -> list[str]:
 def _json_differences(where: str, has: Any, comes: Any) -> list[str]:
     if isinstance(has, dict) and isinstance(comes, dict):
         keys = [*has, *(key for key in comes if key not in has)]
-        missing = "nothing"
+
         return [
             difference
             for key in keys
-            for difference in _json_differences(
-                f"{where}.{key}", has.get(key, missing), comes.get(key, missing)
-            )
+            for difference in _json_differences(f"{where}.{key}", has.get(key), comes.get(key))
         ]
     if has == comes:
         return []

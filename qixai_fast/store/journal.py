@@ -120,11 +120,12 @@ def read_journal(directory: Path, manifest: Manifest, *, before_damage: bool = F
             f"{path}: does not belong to the manifest beside it (one of them was changed or comes from "
             f"another store); {FROM_A_COPY}"
         )
+    n_files = len(manifest.arrays())
     chunks: list[Chunk] = []
     n_bytes = len(lines[0]) + 1
     for number, line in enumerate(lines[1:], start=2):
         value = _parse_line(line)
-        chunk = _next_chunk(value, chunks, manifest) if value is not None else None
+        chunk = _next_chunk(value, chunks, manifest, n_files) if value is not None else None
         if chunk is None:
             if before_damage or (value is None and not any(map(_parse_line, lines[number:]))):
                 break
@@ -146,11 +147,11 @@ def read_journal(directory: Path, manifest: Manifest, *, before_damage: bool = F
     return journal
 
 
-def _next_chunk(value: dict[str, Any], chunks: list[Chunk], manifest: Manifest) -> Chunk | None:
+def _next_chunk(value: dict[str, Any], chunks: list[Chunk], manifest: Manifest, n_files: int) -> Chunk | None:
     """The chunk of a line, if it is the next one or a longer version of a partial last one."""
     try:
-        chunk = Chunk(value["chunk"], value["stop"], value["text"], tuple(value["xxh3"]))
-    except (KeyError, TypeError):
+        chunk = Chunk(int(value["chunk"]), int(value["stop"]), int(value["text"]), tuple(value["xxh3"]))
+    except (KeyError, TypeError, ValueError):
         return None
     rows = manifest.chunk_rows
     stop, text = (chunks[-1].stop, chunks[-1].text_stop) if chunks else (0, 0)
@@ -159,7 +160,7 @@ def _next_chunk(value: dict[str, Any], chunks: list[Chunk], manifest: Manifest) 
         and stop <= chunk.stop <= (chunk.index + 1) * rows
         and chunk.stop > chunk.index * rows
         and chunk.text_stop >= text
-        and len(chunk.checksums) == len(manifest.arrays())
+        and len(chunk.checksums) == n_files
     )
     return chunk if follows else None
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -115,18 +117,18 @@ def open_inside(directory: Path, file: str, flags: int) -> io.FileIO:
         Where it is missing, a link, or not readable.
     """
     path = directory / file
-    if path.is_symlink():
-        raise StoreError(
-            f"{path}: is a symbolic link, which a store never follows; put the file itself there"
-        )
+    with suppress(OSError):
+        mode = path.lstat().st_mode
+        if not stat.S_ISREG(mode):
+            kind = "a symbolic link" if stat.S_ISLNK(mode) else "not a regular file"
+            raise StoreError(f"{path}: is {kind}, which a store never opens; put the file itself there")
     try:
         descriptor = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0), 0o666)
     except FileNotFoundError:
         raise StoreError(f"{path}: is missing; {FROM_A_COPY}") from None
     except OSError as error:
         raise StoreError(f"{path}: cannot be opened ({error.strerror}); check its permissions") from error
-    mode = "rb" if flags & (os.O_WRONLY | os.O_RDWR) == 0 else "r+b"
-    return io.FileIO(descriptor, mode)
+    return io.FileIO(descriptor, "r+b" if flags & os.O_RDWR else "rb")
 
 
 def bytes_of(array: np.ndarray[Any, Any]) -> memoryview:

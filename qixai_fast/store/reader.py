@@ -59,7 +59,7 @@ def open_store(path: str | os.PathLike[str]) -> ActivationStore:
     (['conv1'], (10, 4), dtype('float32'))
     >>> folder.cleanup()
     """
-    directory = Path(path)
+    directory = Path(path).absolute()
     manifest = read_manifest(directory)
     journal = read_journal(directory, manifest)
     check_files(directory, manifest, journal)
@@ -106,6 +106,10 @@ class ActivationStore(Mapping[str, Map]):
 
     def __repr__(self) -> str:
         return f"<ActivationStore {str(self.path)!r}: {self.n_samples} samples of {', '.join(self)}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled without its maps: another process opens the files again, and sees the same samples."""
+        return ActivationStore, (self.path, self._manifest, self._journal)
 
     def _known(self, name: str) -> str:
         if name in self._manifest.layers:
@@ -276,8 +280,10 @@ def read_sample_ids(directory: Path, manifest: Manifest, journal: Journal) -> np
     text = read_rows(directory, array, 0, journal.rows(array)).tobytes()
     ends = [0, *numbers.tolist()]
     try:
+        if ends != sorted(ends) or ends[-1] != len(text):
+            raise ValueError("ends of the words")
         words = [text[a:b].decode("utf-8") for a, b in pairwise(ends)]
-    except UnicodeDecodeError:
+    except ValueError:
         raise StoreError(
             f"{directory / array.file}: the text of the sample ids is damaged; run verify to see which chunk"
         ) from None

@@ -52,7 +52,7 @@ def cut_back(path: str | os.PathLike[str], n_samples: int) -> int:
     >>> folder.cleanup()
     """
     check_int(n_samples, "n_samples", low=0)
-    directory = Path(path)
+    directory = Path(path).absolute()
     manifest = read_manifest(directory)
     lock = WriterLock(directory)
     try:

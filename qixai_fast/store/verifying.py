@@ -15,7 +15,7 @@ from .format import MANIFEST, Manifest
 from .journal import Journal, cut_back_hint
 from .npy import FROM_A_COPY, GrowingArray, check_header, open_inside
 
-_PIECE = 4 * 2**20
+_PIECE = 2**20
 
 
 def find_problems(

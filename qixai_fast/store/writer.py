@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -103,7 +104,8 @@ class StoreWriter:
         Raises
         ------
         ValueError, TypeError
-            Naming the layer or argument, before anything is added.
+            Naming the layer or argument, before anything is added. Only a float too large for the
+            layer's dtype is found later: samples well before it in the batch are then added.
         StoreError
             Where the disk is full or fails; the committed samples stay usable.
         """
@@ -157,7 +159,7 @@ class StoreWriter:
             array, content = self._arrays[place], contents[place]
             first = text_done - self._at.text_start if array.is_text else self._at.committed - base
             start, end = (text_done, text_stop) if array.is_text else (self._at.committed, stop)
-            with open_inside(self.path, array.file, os.O_RDWR) as file:
+            with _file_named(self.path, array.file) as file:
                 write_all(file, array.offset(start), content[first * array.row_bytes :])
                 write_all(file, 0, array.header(end))
                 os.fsync(file.fileno())
@@ -168,7 +170,7 @@ class StoreWriter:
                 ordered_map(write, range(len(self._arrays)), min(_SYNC_THREADS, len(self._arrays)))
             )
             line = Chunk(index, stop, text_stop, checksums).line()
-            with open_inside(self.path, JOURNAL, os.O_RDWR) as file:
+            with _file_named(self.path, JOURNAL) as file:
                 write_all(file, self._at.journal_bytes, line)
                 os.fsync(file.fileno())
         except OSError as error:
@@ -177,7 +179,7 @@ class StoreWriter:
             with suppress(OSError, StoreError):
                 trim(self.path, self._arrays, rows, self._at.journal_bytes)
             raise StoreError(
-                f"{self.path}: chunk {index} (samples {base} to {stop - 1}) could not be written "
+                f"{error.filename}: chunk {index} (samples {base} to {stop - 1}) could not be written "
                 f"({error.strerror}); the first {self._at.committed} samples are complete and stay usable: "
                 f"free space there, then capture the others with resume=True"
             ) from error
@@ -208,9 +210,9 @@ class StoreWriter:
             if given is None or kept is None:
                 continue
             there = kept[start : start + len(given)]
-            here = np.asarray(to_numpy(given, f"{name}s"))[: len(there)]
-            if here.dtype.kind != "U" and here.dtype.kind not in "bui":
-                here = here.astype(np.str_)
+            here = to_numpy(given, f"{name}s")[: len(there)]
+            if (here.dtype.kind == "U") != (there.dtype.kind == "U"):
+                here, there = here.astype(np.str_), there.astype(np.str_)
             different = np.flatnonzero(here != there)
             if len(different):
                 row = int(different[0])
@@ -245,6 +247,17 @@ class StoreWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+@contextmanager
+def _file_named(directory: Path, file: str) -> Iterator[FileIO]:
+    """Open a file of the store for writing; errors tell its name, which those of write() do not."""
+    with open_inside(directory, file, os.O_RDWR) as opened:
+        try:
+            yield opened
+        except OSError as error:
+            error.filename = str(directory / file)
+            raise
 
 
 def _kept(
