@@ -1,0 +1,54 @@
+"""One look for all figures: colours, axes, and PNG bytes that do not change from run to run."""
+
+from __future__ import annotations
+
+import io
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+INK = "#1f2933"
+MUTED = "#7b8794"
+GRID = "#e4e7eb"
+NULL = "#9aa5b1"
+ACCENT = "#c2410c"
+# Okabe and Ito's palette: distinguishable with the common forms of colour blindness.
+LAYER_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a6d00", "#444444")
+CLASS_MAP = "tab10"
+MAGNITUDE_MAP = "viridis"
+SIGNED_MAP = "RdBu_r"
+
+
+def layer_colour(index: int) -> str:
+    """The colour of a layer, by its place in the network; repeats after eight."""
+    return LAYER_COLOURS[index % len(LAYER_COLOURS)]
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A figure of its own canvas, in inches: pyplot's global state and backend stay untouched."""
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def dress(axes: Axes, *, title: str = "", xlabel: str = "", ylabel: str = "", grid: str = "") -> None:
+    """Titles, quiet spines and, where asked ("x", "y"), grid lines behind the data."""
+    axes.set_title(title, loc="left", fontsize=10, color=INK, fontweight="bold")
+    axes.set_xlabel(xlabel, fontsize=9, color=INK)
+    axes.set_ylabel(ylabel, fontsize=9, color=INK)
+    axes.tick_params(labelsize=8, colors=MUTED, labelcolor=INK)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(MUTED)
+    if grid:
+        axes.grid(axis=grid, color=GRID, linewidth=0.8)  # type: ignore[arg-type]
+        axes.set_axisbelow(True)
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """Render to PNG without a software stamp, so that equal figures are equal bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()

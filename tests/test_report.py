@@ -1,0 +1,188 @@
+"""The report: every figure real, the page self-contained, and the same bytes for the same results."""
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import matplotlib.image
+import numpy as np
+import pytest
+from audit_example import example_results
+
+from qixai_fast.auditing.report.attribution_figures import is_image
+from qixai_fast.auditing.report.writer import heatmap_pairs, write_report
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    out = tmp_path_factory.mktemp("report")
+    results, arrays = example_results()
+    return write_report(results, arrays, out), results, arrays
+
+
+class _Outline(HTMLParser):
+    """Collects what a reader meets: text, links, ids, images."""
+
+    def __init__(self):
+        super().__init__()
+        self.text, self.ids, self.links, self.images = [], set(), [], []
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        if "id" in attributes:
+            self.ids.add(attributes["id"])
+        if tag == "a":
+            self.links.append(attributes["href"])
+        if tag == "img":
+            self.images.append(attributes)
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def _read(page):
+    outline = _Outline()
+    outline.feed(page.read_text(encoding="utf-8"))
+    return outline
+
+
+def test_page_is_self_contained(written):
+    outline = _read(written[0])
+    assert len(outline.images) >= 12
+    for image in outline.images:
+        assert image["src"].startswith("data:image/png;base64,")
+        assert image["alt"]
+    inner = {link[1:] for link in outline.links if link.startswith("#")}
+    assert inner <= outline.ids
+    assert {link for link in outline.links if not link.startswith("#")} == {
+        "https://arxiv.org/abs/2410.16537"
+    }
+    assert "<script" not in written[0].read_text(encoding="utf-8")
+
+
+def test_page_says_what_was_found(written):
+    page, results, _ = written
+    text = " ".join(" ".join(_read(page).text).split())
+    for line in results["reading"]:
+        assert line in text
+    for finding in results["findings"]:
+        assert finding["text"] in text
+    for warning in results["warnings"]:
+        assert warning["text"] in text
+        assert warning["what_to_do"] in text
+    first = results["entangled"]["rows"][0]
+    assert f"{first['layer_a']} {first['map_a']} {first['layer_b']} {first['map_b']}" in text
+    assert f"{first['mutual_info']:.3f}" in text
+
+
+def test_figures_are_pictures_with_something_on_them(written):
+    page, _, _ = written
+    files = sorted((page.parent / "figures").glob("*.png"))
+    assert len(files) == len(_read(page).images)
+    for file in files:
+        pixels = matplotlib.image.imread(file)
+        assert pixels.shape[0] > 150, file
+        assert pixels.shape[1] > 300, file
+        assert len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)) > 20, file
+
+
+def test_same_results_give_the_same_bytes_and_old_figures_go(written, tmp_path):
+    page, results, arrays = written
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "of_an_older_run.png").write_bytes(b"old")
+    again = write_report(json.loads(json.dumps(results)), arrays, tmp_path)
+    assert again.read_bytes() == page.read_bytes()
+    names = {file.name for file in (page.parent / "figures").iterdir()}
+    assert {file.name for file in (tmp_path / "figures").iterdir()} == names
+
+
+def test_names_from_the_model_cannot_break_the_page(tmp_path):
+    results, arrays = example_results()
+    hostile = "<script>alert(1)</script>"
+    text = json.dumps(results).replace('"dense"', json.dumps(hostile))
+    page = write_report(json.loads(text), arrays, tmp_path)
+    assert "<script" not in page.read_text(encoding="utf-8")
+    assert hostile in " ".join(_read(page).text)
+
+
+def test_a_small_audit_without_labels_or_model(tmp_path):
+    """One layer, nothing beside it: only the sections that exist."""
+    results, arrays = example_results()
+    results["layers"] = results["layers"][:1]
+    results["pairs"] = [pair for pair in results["pairs"] if pair["layer_a"] == pair["layer_b"] == "conv1"]
+    results["entangled"]["rows"] = []
+    results["labels"] = results["attributions"] = None
+    results["store"].update(layers=["conv1"], n_classes=None, class_names=None)
+    results["skipped"] = {"labels": "the store has no labels", "attributions": "no model was given"}
+    results["findings"] = results["findings"][:2]
+    arrays[results["layers"][0]["arrays"]]["score_labels"][:] = -1
+    page = write_report(results, arrays, tmp_path)
+    text = " ".join(_read(page).text)
+    assert "the store has no labels" in text
+    assert {file.stem for file in (tmp_path / "figures").iterdir()} == {
+        "spectrum",
+        "scores",
+        "zeros",
+        f"loadings_{results['layers'][0]['arrays']}",
+    }
+
+
+def test_only_the_strongest_pairs_are_drawn_of_many(written):
+    results = dict(written[1])
+    pair = next(pair for pair in results["pairs"] if not pair["within"])
+    results["pairs"] = [dict(pair, mutual_info=dict(pair["mutual_info"], max=float(i))) for i in range(9)]
+    assert [drawn["mutual_info"]["max"] for drawn in heatmap_pairs(results)] == [8, 7, 6, 5, 4, 3]
+
+
+@pytest.mark.parametrize(
+    ("shape", "image"),
+    [
+        ((2, 1, 8, 8), True),
+        ((2, 3, 32, 32), True),
+        ((2, 28, 28), True),
+        ((2, 16, 8, 8), False),
+        ((2, 9), False),
+        ((2, 5, 2), False),
+    ],
+)
+def test_what_counts_as_a_picture(shape, image):
+    assert is_image(np.zeros(shape)) is image
+
+
+def test_tabular_and_colour_inputs_are_drawn(tmp_path):
+    results, arrays = example_results()
+    count = len(results["attributions"]["samples"])
+    rng = np.random.default_rng(0)
+    drawn = []
+    for shape in ((count, 3, 16, 16), (count, 9)):
+        arrays["attributions"]["inputs_0"] = rng.normal(size=shape)
+        arrays["attributions"]["values_0"] = rng.normal(size=shape)
+        write_report(results, arrays, tmp_path)
+        drawn.append((tmp_path / "figures" / "attributions.png").read_bytes())
+    assert drawn[0] != drawn[1]
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser: Chromium is not installed")
+def test_a_browser_shows_the_page_without_sideways_scrolling(written, tmp_path):
+    """Render in real headless Chromium at the page's own width; nothing may stick out to the right."""
+    page, _, _ = written
+    probe = page.read_text(encoding="utf-8").replace(
+        "</main>",
+        "<script>document.title = 'width ' + document.documentElement.scrollWidth"
+        " + ' images ' + [...document.images].filter(i => i.naturalWidth > 0).length</script></main>",
+    )
+    copy = tmp_path / "probe.html"
+    copy.write_text(probe, encoding="utf-8")
+    dom = subprocess.run(
+        [
+            "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
+            "--disable-background-networking", "--disable-component-update", "--window-size=1000,800",
+            f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", copy.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=120, check=True,
+    ).stdout  # fmt: skip
+    width, images = map(int, re.search(r"<title>width (\d+) images (\d+)</title>", dom).groups())
+    assert width <= 1000
+    assert images == len(_read(page).images)
