@@ -1,0 +1,46 @@
+"""Compile every kernel once, so that numba's cache holds it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+
+def _calls() -> dict[str, Callable[[], Any]]:
+    """One small call for each public function with a kernel behind it."""
+    import qixai_fast as qf
+
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(64, 4))
+    rectified = np.maximum(X, 0)
+    labels = np.arange(64) % 2
+    return {
+        "pca": lambda: qf.pca(X, 2),
+        "randomized_svd": lambda: qf.randomized_svd(X, 2, random_state=0),
+        "cosine_similarity": lambda: qf.cosine_similarity(X, axis=0),
+        "cosine_top_k": lambda: qf.cosine_top_k(X, k=2),
+        "linear_cka": lambda: qf.linear_cka(X, rectified),
+        "von_neumann_entropy": lambda: qf.von_neumann_entropy(X),
+        "mutual_info_binned": lambda: qf.pairwise_mutual_info_binned(X),
+        "mutual_info_test": lambda: qf.mutual_info_test(X, n_permutations=19, random_state=0),
+        "mutual_info_ksg, KSG-1": lambda: qf.pairwise_mutual_info_ksg(X),
+        "mutual_info_ksg, KSG-2": lambda: qf.mutual_info_ksg(X[:, 0], X[:, 1], algorithm=2),
+        "mutual_info_ksg, atoms": lambda: qf.pairwise_mutual_info_ksg(rectified),
+        "mutual_info_mixed": lambda: qf.mutual_info_mixed(X, labels),
+        "riemann_accumulate": lambda: qf.riemann_accumulate(X[None], np.ones(1)),
+    }
+
+
+def warm_up() -> Iterator[tuple[str, float]]:
+    """Yield the name of each call and the seconds that it took."""
+    import warnings
+
+    for name, call in _calls().items():
+        start = time.perf_counter()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            call()
+        yield name, time.perf_counter() - start

@@ -1,0 +1,236 @@
+"""The command line. Exit codes: 0 done, 1 the data is bad (one clear line), 2 wrong usage."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import __version__
+from .errors import MemoryBudgetError, StoreError
+
+app = typer.Typer(
+    name="qixai-fast",
+    help="Explain what the layers of a neural network have learned, on activations too big for memory.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+DATA_IS_BAD = 1
+INTERRUPTED = 130
+
+
+class Dtype(str, Enum):
+    """What activations can be stored as."""
+
+    float16 = "float16"
+    float32 = "float32"
+    float64 = "float64"
+
+
+@contextmanager
+def one_clear_line(resume: str = "") -> Iterator[None]:
+    """Turn a mistake in data or arguments into one line and exit code 1; ``resume`` says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted. {resume}".rstrip(), err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    except (StoreError, MemoryBudgetError, ValueError, TypeError, ImportError, OSError) as error:
+        if os.environ.get("QIXAI_FAST_TRACEBACK"):
+            raise
+        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+        raise typer.Exit(DATA_IS_BAD) from None
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"qixai-fast {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    del version
+
+
+@app.command(epilog="Example: qixai-fast info")
+def info(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
+) -> None:
+    """Show versions, cores, BLAS, threading layer, and CUDA or why not."""
+    from ._environment import environment
+
+    facts = environment()
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        typer.echo(f"{name:<{width}}  {value}")
+
+
+@app.command(epilog="Example: qixai-fast warmup")
+def warmup() -> None:
+    """Compile every kernel into numba's cache, so that first calls are fast."""
+    from ._warmup import warm_up
+
+    with one_clear_line():
+        for name, seconds in warm_up():
+            typer.echo(f"{name:<32} {seconds:6.2f} s")
+
+
+@app.command(epilog="Example: qixai-fast demo --out qixai-demo")
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for DIR/store and DIR/report.")] = Path("qixai-demo"),
+    seed: Annotated[int, typer.Option(help="Seed of training and audit.", min=0)] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Train a CNN on handwritten digits, capture its layers, audit them, and leave a report."""
+    with one_clear_line("Run the same command again to go on."):
+        from .demo import run_demo
+
+        result = run_demo(out, seed=seed, progress=not quiet)
+        for line in result.reading:
+            typer.echo(line)
+        typer.echo(f"\nReport: {result.report.resolve()}")
+
+
+def _place(text: str | None) -> int | str | None:
+    """Where labels or ids stand in a batch: an index where the text is a number, else a key."""
+    if text is None:
+        return None
+    return int(text) if text.lstrip("-").isdigit() else text
+
+
+def _reductions(texts: list[str]) -> str | dict[str, str]:
+    """ "gap", or a reduction by layer from texts such as "lstm=last_token"."""
+    if len(texts) == 1 and "=" not in texts[0]:
+        return texts[0]
+    pairs = [text.rpartition("=") for text in texts]
+    if not all(equals and layer and reduction for layer, equals, reduction in pairs):
+        raise typer.BadParameter("wanted one reduction, or LAYER=REDUCTION for each", param_hint="--reduce")
+    return {layer: reduction for layer, _, reduction in pairs}
+
+
+@app.command(
+    epilog="Example: qixai-fast capture store --model qixai_fast.demo:digits_cnn "
+    "--inputs qixai_fast.demo:digits_inputs --layers conv1 --layers 'conv*' --labels 1"
+)
+def capture(
+    store: Annotated[Path, typer.Argument(help="Folder of the store; new, or one to go on with.")],
+    model: Annotated[str, typer.Option(help="module:function that returns a torch.nn.Module.")],
+    inputs: Annotated[str, typer.Option(help="module:function that returns an iterable of batches.")],
+    layers: Annotated[list[str], typer.Option(help="Module name or pattern; may be given several times.")],
+    labels: Annotated[str | None, typer.Option(help="Index or key of the labels in a batch.")] = None,
+    sample_ids: Annotated[str | None, typer.Option(help="Index or key of the sample ids in a batch.")] = None,
+    reduce: Annotated[list[str] | None, typer.Option(help="Reduction, or LAYER=REDUCTION for each.")] = None,
+    dtype: Annotated[Dtype, typer.Option(help="What is stored.")] = Dtype.float32,
+    resume: Annotated[bool, typer.Option(help="Go on with a store that is there.")] = True,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Run a model over data and store what its layers put out."""
+    reductions = _reductions(reduce or ["gap"])
+    with one_clear_line("Run the same command again to go on."):
+        from . import capture as run_capture
+        from ._loading import load_object
+
+        captured = run_capture(
+            load_object(model, "--model"),
+            load_object(inputs, "--inputs"),
+            layers,
+            store,
+            labels=_place(labels),
+            sample_ids=_place(sample_ids),
+            reduce=reductions,
+            dtype=dtype.value,
+            resume=resume,
+            progress=not quiet,
+        )
+        typer.echo(f"{captured.n_samples} samples in {store}")
+        for name, layer in captured.items():
+            typer.echo(f"  {name}  {layer.shape}  {layer.dtype}  {captured.info[name].reduction}")
+
+
+@app.command(epilog="Example: qixai-fast audit qixai-demo/store --out report")
+def audit(
+    store: Annotated[Path, typer.Argument(help="Folder of the store.")],
+    out: Annotated[Path, typer.Option(help="Folder for report.html, results.json, arrays and figures.")],
+    model: Annotated[str | None, typer.Option(help="module:function of the model, for attributions.")] = None,
+    inputs: Annotated[
+        str | None,
+        typer.Option(help="module:function of the inputs (a tensor, or batches), for attributions."),
+    ] = None,
+    layers: Annotated[
+        list[str] | None, typer.Option(help="Layer to audit; may be given several times.")
+    ] = None,
+    n_permutations: Annotated[
+        int | None, typer.Option(help="Random pairings behind p-values.", min=1)
+    ] = None,
+    max_memory: Annotated[str | None, typer.Option(help="Memory budget, such as 2GB.")] = None,
+    n_jobs: Annotated[int | None, typer.Option(help="Threads; all cores where not given.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of all that is random.", min=0)] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Audit a store: spectra, similarity, entanglement, labels, attributions, and one report."""
+    if (model is None) != (inputs is None):
+        raise typer.BadParameter("--model and --inputs go together", param_hint="--model")
+    with one_clear_line("What was finished is kept: run the same command again to go on."):
+        from . import AuditPlan, open_store
+        from . import audit as run_audit
+        from ._loading import gather_inputs, load_object
+
+        plan = AuditPlan(layers=layers, n_permutations=n_permutations, max_memory=max_memory, n_jobs=n_jobs)
+        report = run_audit(
+            open_store(store),
+            out,
+            model=None if model is None else load_object(model, "--model"),
+            inputs=None if inputs is None else gather_inputs(load_object(inputs, "--inputs")),
+            plan=plan,
+            random_state=seed,
+            progress=not quiet,
+        )
+        for line in report.reading:
+            typer.echo(line)
+        for warning in report.warnings:
+            typer.echo(f"warning: {warning['text']} {warning['what_to_do']}")
+        typer.echo(f"\nReport: {(out / 'report.html').resolve()}")
+
+
+@app.command(epilog="Example: qixai-fast verify qixai-demo/store")
+def verify(
+    store: Annotated[Path, typer.Argument(help="Folder of the store.")],
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+) -> None:
+    """Read all data of a store and compare it with its checksums."""
+    with one_clear_line():
+        from . import open_store
+
+        opened = open_store(store)
+        problems = opened.verify(progress=not quiet)
+        for problem in problems:
+            typer.echo(f"error: {problem}", err=True)
+        if problems:
+            raise typer.Exit(DATA_IS_BAD)
+        typer.echo(f"{store}: {opened.n_samples} samples of {len(opened)} layers, all checksums right")
+
+
+def main() -> None:
+    """Entry point of the ``qixai-fast`` command."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
