@@ -18,6 +18,7 @@ _HOME = {
     "StoreWriter": "store",
     "create_store": "store",
     "open_store": "store",
+    "capture": "capturing",
 }
 
 __all__ = sorted(_HOME)
