@@ -13,6 +13,13 @@ __version__ = "0.1.0"
 _HOME = {
     "StoreError": "errors",
     "MemoryBudgetError": "errors",
+    "MutualInfoTest": "mutual_info.significance",
+    "mutual_info_binned": "mutual_info.binned",
+    "mutual_info_discrete": "mutual_info.discrete",
+    "mutual_info_test": "mutual_info.significance",
+    "pairwise_mutual_info_binned": "mutual_info.binned",
+    "cosine_similarity": "similarity",
+    "cosine_top_k": "similarity",
     "ActivationStore": "store",
     "LayerSpec": "store",
     "StoreWriter": "store",

@@ -1,0 +1,117 @@
+"""Matrices whose blocks are changed as they are read: scaled, centred, with unit rows.
+
+Each is a :class:`Matrix`, so that whatever streams a matrix streams these too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+
+import numpy as np
+import numpy.typing as npt
+
+from ._threads import ordered_map
+from ._validate import Float64, Matrix
+from .kernels.cosine_cpu import normalise_rows
+from .statistics import leaf_bounds
+
+# Fourth powers of values between these stay well inside float64.
+_SMALLEST_SAFE = 1e-30
+_LARGEST_SAFE = 1e30
+
+
+def columns_of(matrix: Matrix, start: int, stop: int) -> Matrix:
+    """Some of a matrix's columns, as a view."""
+    return Matrix(matrix.name, matrix.data[:, start:stop], matrix.home)
+
+
+@dataclass(frozen=True)
+class Affine(Matrix):
+    """A matrix read as ``X * scale - shift``; both of shape (d,), scales powers of two."""
+
+    scale: Float64
+    shift: Float64
+
+    def block(self, start: int, stop: int) -> Float64:
+        rows = super().block(start, stop)
+        rows *= self.scale
+        rows -= self.shift
+        return rows
+
+
+@dataclass(frozen=True)
+class WithSquaredNorm(Affine):
+    """The columns of :class:`Affine` and one more: the squared norm of the row."""
+
+    @property
+    def n_features(self) -> int:
+        return super().n_features + 1
+
+    def block(self, start: int, stop: int) -> Float64:
+        rows = super().block(start, stop)
+        wider = np.empty((len(rows), rows.shape[1] + 1))
+        wider[:, :-1] = rows
+        np.einsum("ij,ij->i", rows, rows, out=wider[:, -1])
+        return wider
+
+
+@dataclass(frozen=True)
+class UnitRows(Matrix):
+    """A matrix read with every row scaled to unit norm; rows with no direction stay zeros.
+
+    Attributes
+    ----------
+    center : bool
+        Take each row's own mean away first.
+    is_zero : ndarray of shape (n_samples,), bool
+        Filled in as rows are read: which have no direction.
+    """
+
+    center: bool
+    is_zero: npt.NDArray[np.bool_]
+
+    def block(self, start: int, stop: int) -> Float64:
+        rows = super().block(start, stop)
+        normalise_rows(rows, self.center, self.is_zero[start:stop])
+        return rows
+
+
+def unit_rows(matrix: Matrix, *, center: bool = False) -> UnitRows:
+    """View a matrix with unit rows, none of them known to be zero yet."""
+    return UnitRows(matrix.name, matrix.data, matrix.home, center, np.zeros(matrix.n_samples, dtype=bool))
+
+
+def largest_magnitudes(matrix: Matrix, n_jobs: int) -> Float64:
+    """Largest magnitude of each column, shape (d,), in one read."""
+
+    def leaf(bounds: tuple[int, int]) -> Float64:
+        rows = matrix.block(*bounds)
+        return np.maximum(rows.max(axis=0), -rows.min(axis=0))
+
+    largest: Float64 = reduce(np.maximum, ordered_map(leaf, leaf_bounds([matrix]), n_jobs))
+    return largest
+
+
+def safe_scales(matrix: Matrix, n_jobs: int) -> Float64:
+    """Powers of two, one a column, that keep squares and their products inside float64.
+
+    All ones except for columns of extreme values. Only float64 input can hold those, so nothing
+    else is read for it.
+    """
+    scales = np.ones(matrix.n_features)
+    if matrix.dtype != np.float64:
+        return scales
+    largest = largest_magnitudes(matrix, n_jobs)
+    extreme = (largest > 0) & ((largest < _SMALLEST_SAFE) | (largest > _LARGEST_SAFE))
+    _, exponents = np.frexp(largest[extreme])
+    scales[extreme] = np.ldexp(1.0, np.clip(1 - exponents, -1022, 1023))
+    return scales
+
+
+def within_range(matrix: Matrix, n_jobs: int) -> Matrix:
+    """Scale columns of extreme values by powers of two; a matrix without any as it is."""
+    scales = safe_scales(matrix, n_jobs)
+    if (scales == 1).all():
+        return matrix
+    return Affine(matrix.name, matrix.data, matrix.home, scales, np.zeros(matrix.n_features))
