@@ -1,0 +1,73 @@
+"""Permutations of samples, or of whole groups of samples, under which a null is drawn."""
+
+from __future__ import annotations
+
+from math import exp, inf, lgamma
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .._device import to_numpy
+
+Index = npt.NDArray[np.int64]
+
+
+class Exchange:
+    """The permutations that independence leaves the data exchangeable under.
+
+    Parameters
+    ----------
+    n_samples : int
+    groups : array_like, shape (n_samples,), optional
+        Label of the group (video, sentence, image) of each sample. Samples of a group stay together and in
+        order; whole groups trade places with groups of the same size. A group whose size no other has stays
+        where it is.
+
+    Raises
+    ------
+    ValueError
+        For another shape, or where no two groups (or samples) can trade places.
+    """
+
+    def __init__(self, n_samples: int, groups: Any = None) -> None:
+        self.n_samples = n_samples
+        self.members: list[Index] | None = None
+        if groups is None:
+            if n_samples < 2:
+                raise ValueError(f"X: wanted at least 2 samples to permute, got {n_samples}")
+            sizes = [n_samples]
+        else:
+            self.members = self._by_size(groups)
+            sizes = [len(members) for members in self.members]
+        log_count = sum(lgamma(size + 1.0) for size in sizes)
+        self.n_arrangements = exp(log_count) if log_count < 700 else inf
+
+    def _by_size(self, groups: Any) -> list[Index]:
+        """One (n_groups, size) array of sample numbers for every size that at least two groups have."""
+        labels = to_numpy(groups, "groups")
+        if labels.shape != (self.n_samples,):
+            raise ValueError(f"groups: wanted shape ({self.n_samples},), got {labels.shape}")
+        _, index, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+        order = np.argsort(index.reshape(-1), kind="stable").astype(np.int64)
+        starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        members = []
+        for size in np.unique(sizes):
+            begin = starts[sizes == size]
+            if len(begin) > 1:
+                members.append(order[begin[:, None] + np.arange(size)])
+        if not members:
+            raise ValueError(
+                f"groups: none of the {len(sizes)} groups has the size of another, so none can trade places; "
+                "cut them to equal sizes, or use groups=None if samples are independent"
+            )
+        return members
+
+    def draw(self, generator: np.random.Generator) -> Index:
+        """One permutation: sample i takes the place of sample ``order[i]``."""
+        if self.members is None:
+            return generator.permutation(self.n_samples)
+        order = np.arange(self.n_samples, dtype=np.int64)
+        for members in self.members:
+            order[members] = members[generator.permutation(len(members))]
+        return order
