@@ -61,7 +61,9 @@ class LayerSpec:
             raise TypeError(f"{where}: shape wanted as a tuple of integers, got {self.shape!r}") from None
         if not shape or min(shape) < 1:
             raise ValueError(f"{where}: shape of one sample wanted with sizes of at least 1, got {shape}")
-        dtype = str(np.dtype(self.dtype)) if not isinstance(self.dtype, str) else self.dtype
+        dtype = self.dtype
+        if isinstance(dtype, (type, np.dtype)):
+            dtype = str(np.dtype(dtype))
         if dtype == "bfloat16":
             raise ValueError(
                 f"{where}: NumPy has no bfloat16; store dtype='float32' with source_dtype='bfloat16'"

@@ -80,11 +80,15 @@ def first_line(manifest: Manifest) -> bytes:
 
 
 def _parse_line(line: bytes) -> dict[str, Any] | None:
+    """The content of a line; None where it is torn or corrupted, empty where it is whole but foreign."""
     checksum, _, text = line.partition(b" ")
     if xxhash.xxh3_64_hexdigest(text).encode("ascii") != checksum:
         return None
-    value: dict[str, Any] = json.loads(text)
-    return value
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def read_journal(directory: Path, manifest: Manifest, *, before_damage: bool = False) -> Journal:
@@ -127,7 +131,9 @@ def read_journal(directory: Path, manifest: Manifest, *, before_damage: bool = F
         value = _parse_line(line)
         chunk = _next_chunk(value, chunks, manifest, n_files) if value is not None else None
         if chunk is None:
-            if before_damage or (value is None and not any(map(_parse_line, lines[number:]))):
+            if before_damage or (
+                value is None and all(_parse_line(later) is None for later in lines[number:])
+            ):
                 break
             keep = chunks[-1].stop if chunks else 0
             raise StoreError(

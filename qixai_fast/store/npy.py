@@ -52,7 +52,11 @@ class GrowingArray:
         return len(self.header(0))
 
     def header(self, n_rows: int) -> bytes:
-        """Header of the file with ``n_rows`` rows; its length does not depend on them."""
+        """Header of the file with ``n_rows`` rows.
+
+        Its length does not depend on them, and lies within one disk sector: rewriting it is one
+        system call that a kill or a power cut leaves done or undone, never half done.
+        """
         return npy_header(self.dtype, (n_rows, *self.row_shape), fortran_order=False)
 
     def offset(self, n_rows: int) -> int:

@@ -10,15 +10,15 @@ from ..errors import StoreError
 from .format import read_manifest, write_manifest
 from .journal import JOURNAL, first_line, read_journal
 from .locking import WriterLock
-from .npy import write_atomically
+from .npy import open_inside, write_all, write_atomically
 
 
 def cut_back(path: str | os.PathLike[str], n_samples: int) -> int:
     """Withdraw the samples of a store from ``n_samples`` on, so that a capture can add them again.
 
     The mend that errors name for a truncated file, a chunk that differs from its checksum, and a
-    damaged journal. The store ends with the last whole chunk within ``n_samples``; no data file
-    is touched until the capture is resumed.
+    damaged journal. The store ends with the last whole chunk within ``n_samples``. Headers
+    follow at once; the data behind them stay until the capture is resumed.
 
     Parameters
     ----------
@@ -66,6 +66,9 @@ def cut_back(path: str | os.PathLike[str], n_samples: int) -> int:
         write_manifest(directory, manifest.with_samples(kept))
         lines = b"".join(chunk.line() for chunk in chunks)
         write_atomically(directory / JOURNAL, first_line(manifest) + lines)
+        for array in manifest.arrays():
+            with open_inside(directory, array.file, os.O_RDWR) as file:
+                write_all(file, 0, array.header(chunks[-1].rows(array) if chunks else 0))
     except OSError as error:
         raise StoreError(
             f"{directory}: cannot be written ({error.strerror}); check free space and permissions"
