@@ -36,8 +36,7 @@ def cosine_of_moments(moments: CrossMoments, i: int, j: int, *, center: bool) ->
             squares = squares + moments.n * moments.mean_of(which) ** 2
         norms.append(np.sqrt(np.maximum(squares, 0.0)))
     zero_i, zero_j = norms[0] == 0, norms[1] == 0
-    cosine /= np.where(zero_i, 1.0, norms[0])[:, None]
-    cosine /= np.where(zero_j, 1.0, norms[1])
+    cosine /= np.outer(np.where(zero_i, 1.0, norms[0]), np.where(zero_j, 1.0, norms[1]))
     cosine[zero_i] = 0.0
     cosine[:, zero_j] = 0.0
     np.clip(cosine, -1.0, 1.0, out=cosine)

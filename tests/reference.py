@@ -1,0 +1,198 @@
+"""Slow, obvious NumPy versions of every kernel, to compare with."""
+
+import numpy as np
+
+# Similarity ------------------------------------------------------------------------------------
+
+
+def cosine_similarity(X, Y, center=False):
+    """Cosine between every row of X and every row of Y; 0 where a row has no direction."""
+    X, Y = np.array(X, dtype=np.float64), np.array(Y, dtype=np.float64)
+    result = np.zeros((len(X), len(Y)))
+    for i, x in enumerate(X):
+        for j, y in enumerate(Y):
+            if center:
+                u, v = x - x.mean(), y - y.mean()
+            else:
+                u, v = x, y
+            norms = np.sqrt((u**2).sum()) * np.sqrt((v**2).sum())
+            if norms > 0:
+                result[i, j] = (u * v).sum() / norms
+    return result
+
+
+def cosine_top_k(X, Y, k, skip_self=False):
+    """Indices of the k best of each row; of equal similarities the lowest first."""
+    similarities = cosine_similarity(X, Y)
+    best = []
+    for i, row in enumerate(similarities):
+        candidates = [j for j in range(len(row)) if not (skip_self and i == j)]
+        best.append(sorted(candidates, key=lambda j: (-round(row[j], 12), j))[:k])
+    return np.array(best)
+
+
+def centred_gram(X):
+    """H X X^T H, with H = I - 11^T/n."""
+    n = len(X)
+    H = np.eye(n) - np.ones((n, n)) / n
+    return H @ np.asarray(X, dtype=np.float64) @ np.asarray(X, dtype=np.float64).T @ H
+
+
+def linear_cka(X, Y):
+    """Kornblith et al. 2019, equation 4, with linear kernels."""
+    K, L = centred_gram(X), centred_gram(Y)
+    return np.trace(K @ L) / np.sqrt(np.trace(K @ K) * np.trace(L @ L))
+
+
+def hsic_unbiased(K, L):
+    """Song et al. 2012, equation 5: the unbiased estimator of HSIC from kernel matrices."""
+    n = len(K)
+    K, L = K - np.diag(np.diag(K)), L - np.diag(np.diag(L))
+    ones = np.ones(n)
+    first = np.trace(K @ L)
+    second = (ones @ K @ ones) * (ones @ L @ ones) / ((n - 1) * (n - 2))
+    third = 2 * (ones @ K @ L @ ones) / (n - 2)
+    return (first + second - third) / (n * (n - 3))
+
+
+def linear_cka_debiased(X, Y):
+    """Nguyen, Raghu and Kornblith 2021: CKA of the unbiased estimators, from uncentred kernels."""
+    X, Y = np.asarray(X, dtype=np.float64), np.asarray(Y, dtype=np.float64)
+    K, L = X @ X.T, Y @ Y.T
+    return hsic_unbiased(K, L) / np.sqrt(hsic_unbiased(K, K) * hsic_unbiased(L, L))
+
+
+# Quantum-inspired measures -----------------------------------------------------------------------
+
+
+def density_matrix(X):
+    """Mean of the outer products of the samples, each scaled to unit norm."""
+    X = np.asarray(X, dtype=np.float64)
+    rho = np.zeros((X.shape[1], X.shape[1]))
+    for x in X:
+        unit = x / np.sqrt((x**2).sum())
+        rho += np.outer(unit, unit) / len(X)
+    return rho
+
+
+def entropy(probabilities):
+    """Shannon entropy in nats; terms of probability zero add nothing."""
+    return sum(-p * np.log(p) for p in probabilities if p > 0)
+
+
+def schmidt_spectrum(X, Y):
+    """Squared singular values of the centred cross-covariance, scaled to sum to one."""
+    X, Y = np.asarray(X, dtype=np.float64), np.asarray(Y, dtype=np.float64)
+    cross = (X - X.mean(axis=0)).T @ (Y - Y.mean(axis=0))
+    squares = np.linalg.svd(cross, compute_uv=False) ** 2
+    return squares / squares.sum()
+
+
+# Binned mutual information ---------------------------------------------------------------------
+
+
+def bin_codes(x, n_bins, strategy="uniform"):
+    """Bin of every value: numpy.digitize, the maximum in the last bin."""
+    x = np.array(x, dtype=np.float64)
+    if strategy == "uniform":
+        edges = np.linspace(x.min(), x.max(), n_bins + 1)
+    else:
+        edges = np.quantile(x, np.linspace(0, 1, n_bins + 1))
+    return np.minimum(np.digitize(x, edges) - 1, n_bins - 1)
+
+
+def joint_counts(a, b, shape):
+    """How often codes a and b occur together."""
+    table = np.zeros(shape, dtype=int)
+    for i, j in zip(a, b, strict=True):
+        table[i, j] += 1
+    return table
+
+
+def entropy_plugin(counts):
+    """Entropy of relative frequencies, in nats."""
+    p = counts[counts > 0] / counts.sum()
+    return -(p * np.log(p)).sum()
+
+
+def entropy_miller_madow(counts):
+    """Miller 1955."""
+    return entropy_plugin(counts) + ((counts > 0).sum() - 1) / (2 * counts.sum())
+
+
+def entropy_grassberger(counts):
+    """Grassberger 2003, with G from its definition by digamma functions."""
+    from scipy.special import psi
+
+    n = counts.sum()
+    total = 0.0
+    for k in counts[counts > 0].ravel():
+        total += k * (psi(k) + (-1.0) ** k * (psi((k + 1) / 2) - psi(k / 2)) / 2)
+    return np.log(n) - total / n
+
+
+def mutual_info_plugin(table):
+    """Sum of p ln(p / (p_x p_y)) over the cells."""
+    p = table / table.sum()
+    total = 0.0
+    for i in range(p.shape[0]):
+        for j in range(p.shape[1]):
+            if p[i, j] > 0:
+                total += p[i, j] * np.log(p[i, j] / (p[i].sum() * p[:, j].sum()))
+    return total
+
+
+def relevant_cells(row, limit):
+    """Panzeri and Treves 1996: the number of cells under which as many occupied ones as seen are expected."""
+    seen = row[row > 0]
+    m, n = len(seen), seen.sum()
+    best, error = m, None
+    for cells in range(m, limit + 1):
+        unseen = cells - m
+        q = 1 - (n / (n + m)) ** (1 / n)
+        p = np.concatenate([(1 - unseen * q) * (seen + 1) / (n + m), np.full(unseen, q)])
+        off = abs(m - (1 - (1 - p) ** n).sum())
+        if error is not None and off >= error:
+            break
+        best, error = cells, off
+    return best
+
+
+def panzeri_treves_bias(table):
+    """Bias of the plug-in estimate, with rows as the condition."""
+    n, columns = table.sum(), (table.sum(axis=0) > 0).sum()
+    rows = [row for row in table if row.any()]
+    return (sum(relevant_cells(row, columns) - 1 for row in rows) - (columns - 1)) / (2 * n)
+
+
+def permutation_mean(a, b, shape):
+    """Mean plug-in mutual information over all orders of b."""
+    from itertools import permutations
+
+    return np.mean([mutual_info_plugin(joint_counts(a, order, shape)) for order in permutations(b)])
+
+
+def mutual_info_binned(x, y, n_bins=16, strategy="uniform", bias_correction=None):
+    """Mutual information of two columns (not for permutation-mean, which only small samples can enumerate)."""
+    shape = (n_bins, n_bins)
+    table = joint_counts(bin_codes(x, n_bins, strategy), bin_codes(y, n_bins, strategy), shape)
+    if (table.sum(axis=0) > 0).sum() == 1 or (table.sum(axis=1) > 0).sum() == 1:
+        return 0.0
+    if bias_correction in ("miller-madow", "grassberger"):
+        entropy = {"miller-madow": entropy_miller_madow, "grassberger": entropy_grassberger}[bias_correction]
+        return entropy(table.sum(axis=1)) + entropy(table.sum(axis=0)) - entropy(table)
+    value = mutual_info_plugin(table)
+    if bias_correction == "panzeri-treves":
+        value -= (panzeri_treves_bias(table) + panzeri_treves_bias(table.T)) / 2
+    return value
+
+
+def benjamini_hochberg(pvalues):
+    """Smallest level at which each test is found by the step-up procedure of 1995."""
+    pvalues = np.asarray(pvalues)
+    m = len(pvalues)
+    out = np.empty(m)
+    for i, p in enumerate(pvalues):
+        larger = [other for other in pvalues if other >= p]
+        out[i] = min(1.0, min(m * other / (pvalues <= other).sum() for other in larger))
+    return out
