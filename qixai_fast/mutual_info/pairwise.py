@@ -1,0 +1,213 @@
+"""Many pairs of variables: each variable is prepared once, and pairs run in tiles that fit the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from .._memory import workers_within
+from .._threads import ordered_map
+from .._validate import Float64, Matrix, check_choice, check_int
+from .pairing import Index
+from .pairs import PAIR_BYTES, digamma_table, pair_value
+from .variables import PREPARE_BYTES, VARIABLE_BYTES, Jitter, Variable, prepare_variable, read_columns
+
+Variables = dict[int, Variable]
+# Some pairs of columns, and their places in the result where it is a vector.
+Task = tuple[Index, npt.NDArray[np.intp] | None]
+Result = TypeVar("Result")
+
+# Columns read together for each worker, and pairs in a task: enough that reading and scheduling cost little.
+_READ_GROUP = 4
+_TASK_PAIRS = 32
+# Row blocks in flight while columns are read and checked.
+_READ_BYTES = 4 * 2**20
+# Objects, whatever the number of samples.
+_BASE_BYTES = 2**18
+
+
+@dataclass(frozen=True)
+class Options:
+    """What defines an estimate; see :func:`qixai_fast.mutual_info_ksg`."""
+
+    n_neighbors: int
+    algorithm: int
+    scale: str | None
+    atoms: str
+    seed: int
+
+    def prepare(
+        self, values: Float64, name: str, dtype: np.dtype[Any], jitter: Jitter, dimension: int = 0
+    ) -> Variable:
+        return prepare_variable(
+            values,
+            name,
+            dtype,
+            n_neighbors=self.n_neighbors,
+            scale=self.scale,
+            atoms=self.atoms,
+            jitter=jitter,
+            dimension=dimension,
+        )
+
+
+def check_options(
+    n_samples: int, *, n_neighbors: Any, algorithm: Any, scale: Any, atoms: Any, seed: int
+) -> Options:
+    """Check the estimator's arguments against the number of samples."""
+    k = check_int(
+        n_neighbors, "n_neighbors", low=1, high=n_samples - 1, why=f"fewer than the {n_samples} samples"
+    )
+    check_choice(algorithm, "algorithm", (1, 2))
+    check_choice(scale, "scale", ("std", None))
+    check_choice(atoms, "atoms", ("auto", "none"))
+    return Options(k, int(algorithm), scale, atoms, seed)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many threads run, and how many variables are held at a time."""
+
+    n_jobs: int
+    capacity: int
+
+
+def plan_memory(n_samples: int, n_jobs: int, budget: int | None, work: str) -> Plan:
+    """Fit threads and variables into a budget; two variables at least."""
+    variable = VARIABLE_BYTES * n_samples + 2048
+    worker = (max(PREPARE_BYTES, PAIR_BYTES) + 8 * _READ_GROUP) * n_samples
+    fixed = 24 * n_samples + 2 * variable + _READ_BYTES + _BASE_BYTES
+    workers = workers_within(budget, n_jobs, fixed=fixed, per_worker=worker, work=work)
+    if budget is None:
+        return Plan(workers, 2**62)
+    return Plan(workers, 2 + (budget - fixed - workers * worker) // variable)
+
+
+def map_columns(
+    function: Callable[[Variable], Result],
+    matrix: Matrix,
+    columns: Sequence[int],
+    options: Options,
+    jitter: Jitter,
+    n_jobs: int,
+) -> Iterator[Result]:
+    """Prepare columns of a checked matrix, a group at a time, and apply a function to each, in order."""
+
+    def run(item: tuple[int, Float64]) -> Result:
+        return function(options.prepare(item[1], f"{matrix.name}[:, {item[0]}]", matrix.dtype, jitter))
+
+    group = _READ_GROUP * n_jobs
+    for start in range(0, len(columns), group):
+        chosen = columns[start : start + group]
+        yield from ordered_map(run, zip(chosen, read_columns(matrix, chosen), strict=True), n_jobs)
+
+
+def _column_blocks(columns: Sequence[int], size: int) -> list[Sequence[int]]:
+    return [columns[start : start + size] for start in range(0, len(columns), size)]
+
+
+def _tiles(
+    x_columns: Sequence[int], y_columns: Sequence[int] | None, capacity: int
+) -> tuple[list[Sequence[int]], list[Sequence[int]]]:
+    """Blocks of columns for both sides, so that one block of each fits ``capacity`` variables."""
+    if y_columns is None:
+        size = len(x_columns) if len(x_columns) <= capacity else capacity // 2
+        blocks = _column_blocks(x_columns, size)
+        return blocks, blocks
+    y_size = min(len(y_columns), max(capacity // 2, capacity - len(x_columns)))
+    return _column_blocks(x_columns, capacity - y_size), _column_blocks(y_columns, y_size)
+
+
+def pairwise_values(
+    first: Matrix, second: Matrix | None, pairs: Index | None, options: Options, plan: Plan
+) -> Float64:
+    """Estimates of all pairs of columns, or of the given ones.
+
+    Parameters
+    ----------
+    first, second : Matrix
+        Checked, with the same samples; second None for the pairs within first.
+    pairs : (m, 2) int64, optional
+    options : Options
+    plan : Plan
+
+    Returns
+    -------
+    (d_x, d_y) float64, or (m,) with pairs.
+    """
+    jitter = Jitter(options.seed, first.n_samples)
+    psi = digamma_table(first.n_samples)
+    other = first if second is None else second
+
+    def load(matrix: Matrix, columns: Sequence[int]) -> Variables:
+        prepared = map_columns(lambda variable: variable, matrix, columns, options, jitter, plan.n_jobs)
+        return dict(zip(columns, prepared, strict=True))
+
+    x_columns: Sequence[int] = range(first.n_features)
+    y_columns: Sequence[int] | None = None if second is None else range(second.n_features)
+    result: npt.NDArray[Any]
+    if pairs is None:
+        result = np.empty((first.n_features, other.n_features))
+    else:
+        result = np.empty(len(pairs))
+        x_columns = np.unique(pairs if second is None else pairs[:, 0]).tolist()
+        y_columns = None if second is None else np.unique(pairs[:, 1]).tolist()
+    x_blocks, y_blocks = _tiles(x_columns, y_columns, plan.capacity)
+    kept = load(other, y_blocks[0]) if second is not None and len(y_blocks) == 1 else None
+
+    for a, x_block in enumerate(x_blocks):
+        x_variables = load(first, x_block)
+        for b, y_block in enumerate(y_blocks):
+            if second is None and pairs is None and b < a:
+                continue
+            if kept is not None:
+                y_variables = kept
+            elif second is None and a == b:
+                y_variables = x_variables
+            else:
+                y_variables = {}  # let the block before go first
+                y_variables = load(other, y_block)
+
+            def run(
+                task: Task, x: Variables = x_variables, y: Variables = y_variables
+            ) -> tuple[Task, list[float]]:
+                values = [
+                    pair_value(x[i], y[j], options.n_neighbors, options.algorithm, psi)
+                    for i, j in task[0].tolist()
+                ]
+                return task, values
+
+            tasks: Iterator[Task]
+            if pairs is None:
+                tasks = _all_tasks(x_block, y_block, upper=second is None)
+            else:
+                tasks = _chosen_tasks(pairs, x_block, y_block)
+            for (chosen, slots), values in ordered_map(run, tasks, plan.n_jobs):
+                if slots is not None:
+                    result[slots] = values
+                    continue
+                result[chosen[:, 0], chosen[:, 1]] = values
+                if second is None:
+                    result[chosen[:, 1], chosen[:, 0]] = values
+    return result
+
+
+def _all_tasks(x_block: Sequence[int], y_block: Sequence[int], *, upper: bool) -> Iterator[Task]:
+    """All pairs of a tile, some a task; with ``upper``, those on and above the diagonal."""
+    for i in x_block:
+        js = np.asarray([j for j in y_block if j >= i] if upper else y_block, dtype=np.int64)
+        for start in range(0, len(js), _TASK_PAIRS):
+            part = js[start : start + _TASK_PAIRS]
+            yield np.stack([np.full_like(part, i), part], axis=1), None
+
+
+def _chosen_tasks(pairs: Index, x_block: Sequence[int], y_block: Sequence[int]) -> Iterator[Task]:
+    """The given pairs that lie in a tile, some a task, with their places in the result."""
+    inside = np.flatnonzero(np.isin(pairs[:, 0], x_block) & np.isin(pairs[:, 1], y_block))
+    for start in range(0, len(inside), _TASK_PAIRS):
+        slots = inside[start : start + _TASK_PAIRS]
+        yield pairs[slots], slots
