@@ -1,0 +1,310 @@
+"""Singular values and vectors of a streamed matrix, with a bound on the error of each value.
+
+One of three ways, chosen by shape and by the number of components only, so that results do not depend
+on threads or budgets:
+
+- features by features: the (d, d) moments in one read, and one small eigenproblem;
+- samples by samples, where there are fewer of them: the (n, n) products in one read, feature-side
+  vectors in a second;
+- block Krylov, where both sides are wide: a few reads, each with a block of vectors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+
+from ._memory import workers_within
+from ._validate import Array, Float64, Matrix
+from .gram import Rows, StreamedScatter, Strips, Tall, gram, largest_block, long_vectors
+from .krylov import block_krylov, krylov_memory
+from .statistics import cross_moments, cross_moments_memory, leaf_bounds, leaf_shift
+
+METHODS = ("auto", "covariance", "krylov")
+MIN_PASSES, USUAL_PASSES, MAX_PASSES = 3, 4, 50
+# Where a pass may be spared: well within the promised 1e-6.
+_SPARE = 1e-7
+_BLOCK = 32
+# Four passes with b vectors cost as much as the (w, w) products at w = 16 b; but they also read the
+# data four times, and they are not exact.
+_DIRECT_WIDTHS = 32
+_UNIT = float(np.finfo(np.float64).eps) / 2
+
+Enough = Callable[[Float64, Float64, int], bool]
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """Leading singular triplets of a matrix, largest first.
+
+    Attributes
+    ----------
+    sigma : ndarray of shape (k,)
+    right : ndarray of shape (d, k)
+    left : ndarray of shape (n, k) or None
+        In the result's dtype; None where they were not asked for.
+    rounding, truncation : ndarray of shape (k,)
+        Bounds on the errors of ``sigma ** 2``; more passes would lessen the second.
+    sum_of_squares : float
+        Of all values, about the mean where centred.
+    mean : ndarray of shape (d,)
+    n_passes : int
+        Reads of the data.
+    """
+
+    sigma: Float64
+    right: Array
+    left: Array | None
+    rounding: Float64
+    truncation: Float64
+    sum_of_squares: float
+    mean: Float64
+    n_passes: int
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What to decompose, and how.
+
+    Attributes
+    ----------
+    matrix : Matrix
+    n_components, n_oversamples : int
+    center, want_left : bool
+    method : {"auto", "covariance", "krylov"}
+    random : numpy Generator
+    n_jobs : int
+    budget : int or None
+    tol : float or None
+        Wanted relative error of singular values.
+    n_passes : int or None
+        Exact number of Krylov passes; None for as many as ``tol`` needs, or as usual.
+    """
+
+    matrix: Matrix
+    n_components: int
+    n_oversamples: int
+    center: bool
+    want_left: bool
+    method: str
+    random: np.random.Generator
+    n_jobs: int
+    budget: int | None
+    tol: float | None = None
+    n_passes: int | None = None
+
+    @property
+    def narrow(self) -> int:
+        return min(self.matrix.n_samples, self.matrix.n_features)
+
+    @property
+    def block(self) -> int:
+        """Krylov vectors a pass: a multiple of 32, which products of matrices are quick with."""
+        wanted = self.n_components + self.n_oversamples
+        return min(self.narrow, -(-wanted // _BLOCK) * _BLOCK)
+
+    @property
+    def out_dtype(self) -> np.dtype[Any]:
+        return result_dtype(self.matrix)
+
+    def workers(self, fixed: int, per_worker: int, work: str) -> int:
+        return workers_within(self.budget, self.n_jobs, fixed=fixed, per_worker=per_worker, work=work)
+
+
+def result_dtype(matrix: Matrix) -> np.dtype[Any]:
+    """float32 for half and single precision, float64 for all else."""
+    half_or_single = matrix.dtype.kind == "f" and matrix.dtype.itemsize <= 4
+    return np.dtype(np.float32 if half_or_single else np.float64)
+
+
+def relative_bound(squares: Float64, rounding: Float64, truncation: Float64) -> Float64:
+    """Bound on the relative error of singular values, from errors of their squares.
+
+    Parameters
+    ----------
+    squares : ndarray of shape (k,)
+    rounding : ndarray of shape (k,)
+        The true squares are below by no more than this.
+    truncation : ndarray of shape (k,)
+        They are above by no more than this and the rounding: Ritz values never exceed the truth.
+
+    Returns
+    -------
+    ndarray of shape (k,)
+        Grows as ``(sigma_1 / sigma_i) ** 2``, as rounding is in proportion to ``sigma_1 ** 2``; infinite
+        where the true value may be zero.
+    """
+    sigma = np.sqrt(squares)
+    low = np.sqrt(np.maximum(squares - rounding, 0.0))
+    high = np.sqrt(squares + rounding + truncation)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        below = np.where(rounding > 0, rounding / ((sigma + low) * low), 0.0)
+        above = np.where(high > 0, (rounding + truncation) / ((high + sigma) * high), 0.0)
+    return np.maximum(below, above)
+
+
+def _rounding(tall: Tall, trace: float) -> float:
+    """Bound on the 2-norm error of streamed float64 products with this trace.
+
+    Errors of sums grow as the root of their length (Higham and Mary, "A new approach to probabilistic
+    rounding error analysis", 2019); four times that is exceeded with negligible probability.
+    """
+    bounds = tall.bounds()
+    length = bounds[0][1] - bounds[0][0]
+    growth = math.sqrt(length) + math.sqrt(tall.shape[1]) + len(bounds).bit_length()
+    return 4 * _UNIT * growth * trace
+
+
+def _leading_eigenpairs(products: Float64, k: int) -> tuple[Float64, Float64, Float64]:
+    """Values, vectors and residual norms of the ``k`` largest eigenvalues of a symmetric matrix."""
+    width = len(products)
+    few = 4 * k < width
+    values, vectors = scipy.linalg.eigh(
+        products,
+        driver="evr" if few else "evd",
+        subset_by_index=[width - k, width - 1] if few else None,
+        check_finite=False,
+    )
+    values, vectors = np.maximum(values[: -k - 1 : -1], 0.0), vectors[:, : -k - 1 : -1]
+    residuals = np.linalg.norm(products @ vectors - vectors * values, axis=0)
+    return values, vectors, residuals
+
+
+def _live(squares: Float64, rounding: float) -> int:
+    """How many leading values stand above rounding, so that vectors may be divided by them."""
+    return int(np.count_nonzero(squares > 4 * rounding))
+
+
+def _left_memory(problem: Problem, rows: int) -> tuple[int, int]:
+    """Bytes for the pass that computes the vectors of the long side, which has ``rows`` rows."""
+    k = problem.n_components
+    longest = max(problem.matrix.n_samples, problem.matrix.n_features)
+    fixed = 8 * (3 * k * problem.narrow + 6 * k * k + longest + 2 * rows * k)
+    return fixed, 8 * (rows * k + k * k)
+
+
+def _with_left(
+    problem: Problem, squares: Float64, right: Float64, mean: Float64, rounding: float, workers: int
+) -> tuple[Float64, Float64, Array]:
+    rows = Rows(problem.matrix, mean if problem.center else None)
+    left = np.zeros((problem.matrix.n_samples, problem.n_components), problem.out_dtype)
+    sigma, right = long_vectors(rows, right, np.sqrt(squares), _live(squares, rounding), left, workers)
+    return sigma, right, left
+
+
+def _by_features(problem: Problem) -> Decomposition:
+    matrix, k = problem.matrix, problem.n_components
+    d = matrix.n_features
+    fixed, per_worker = cross_moments_memory([matrix])
+    rows = Rows(matrix, None)
+    leaf = leaf_bounds([matrix])[0][1]
+    left_fixed, left_worker = _left_memory(problem, leaf)
+    workers = problem.workers(
+        max(fixed, 8 * (4 * d * d + 3 * d * k)) + left_fixed,
+        max(per_worker, largest_block(rows) + left_worker),
+        f"a spectrum of {d} features",
+    )
+    moments = cross_moments([matrix], n_jobs=workers)
+    products = moments.scatter if problem.center else moments.raw_block(0, 0)
+    trace = float(np.trace(products))
+    rounding = _rounding(rows, moments.raw_trace + (0.0 if problem.center else trace))
+    squares, right, residuals = _leading_eigenpairs(products, k)
+    sigma, left = np.sqrt(squares), None
+    if problem.want_left:
+        sigma, right, left = _with_left(problem, squares, right, moments.mean, rounding, workers)
+    n_passes = 2 if problem.want_left else 1
+    return Decomposition(sigma, right, left, residuals + rounding, np.zeros(k), trace, moments.mean, n_passes)
+
+
+def _by_samples(problem: Problem) -> Decomposition:
+    matrix, k = problem.matrix, problem.n_components
+    n, d = matrix.n_samples, matrix.n_features
+    mean = np.zeros(d)
+    strips = Strips(matrix, mean if problem.center else None)
+    bounds = strips.bounds()
+    left_fixed, left_worker = _left_memory(problem, bounds[0][1])
+    held = max(len(bounds).bit_length() + 1, 4)
+    workers = problem.workers(
+        8 * (held * n * n + 3 * n * k) + left_fixed,
+        2 * largest_block(strips) + max(8 * n * n, left_worker),
+        f"a spectrum of {n} samples by {d} features",
+    )
+    products = gram(strips, workers)
+    trace = float(np.trace(products))
+    rounding = _rounding(strips, trace)
+    squares, left, residuals = _leading_eigenpairs(products, k)
+    components = np.zeros((k, d), problem.out_dtype)
+    sigma, left = long_vectors(
+        strips, left, np.sqrt(squares), _live(squares, rounding), components.T, workers
+    )
+    return Decomposition(
+        sigma,
+        components.T,
+        left.astype(problem.out_dtype) if problem.want_left else None,
+        residuals + rounding,
+        np.zeros(k),
+        trace,
+        mean,
+        2,
+    )
+
+
+def _by_krylov(problem: Problem) -> Decomposition:
+    matrix, k, block = problem.matrix, problem.n_components, problem.block
+    d = matrix.n_features
+    rows = Rows(matrix, None)
+    bounds = rows.bounds()
+    leaf = bounds[0][1]
+    passes = problem.n_passes or (USUAL_PASSES if problem.tol is None else MAX_PASSES)
+    left_fixed, left_worker = _left_memory(problem, leaf)
+    workers = problem.workers(
+        (len(bounds).bit_length() + 1) * 8 * d * block + krylov_memory(d, block, passes) + left_fixed,
+        2 * largest_block(rows) + 8 * block * (leaf + d) + left_worker,
+        f"a Krylov spectrum of {d} features",
+    )
+    shift = leaf_shift(matrix.block(*bounds[0])) if problem.center else None
+    scatter = StreamedScatter(matrix, shift, workers)
+
+    def enough(squares: Float64, truncation: Float64, n_passes: int) -> bool:
+        if problem.n_passes is not None:
+            return n_passes >= problem.n_passes
+        rounding = np.full(k, _rounding(rows, scatter.raw_trace))
+        bound = relative_bound(squares, rounding, truncation)
+        if n_passes < MIN_PASSES:
+            return False
+        if problem.tol is None:
+            return n_passes >= USUAL_PASSES or bool(np.all(bound <= _SPARE))
+        beyond_rounding = relative_bound(squares + truncation, rounding, np.zeros(k)) > problem.tol
+        return n_passes >= MAX_PASSES or bool(np.all((bound <= problem.tol) | beyond_rounding))
+
+    start = problem.random.standard_normal((d, block))
+    pairs = block_krylov(scatter.apply, start, k, lambda: scatter.trace, enough)
+    rounding = _rounding(rows, scatter.raw_trace)
+    sigma, right, left = np.sqrt(pairs.values), pairs.vectors, None
+    if problem.want_left:
+        sigma, right, left = _with_left(problem, pairs.values, right, scatter.mean, rounding, workers)
+    return Decomposition(
+        sigma,
+        right,
+        left,
+        np.full(k, rounding),
+        pairs.truncation,
+        scatter.trace,
+        scatter.mean,
+        pairs.n_passes + int(problem.want_left),
+    )
+
+
+def decompose(problem: Problem) -> Decomposition:
+    """Leading singular triplets; the caller limits BLAS to one thread."""
+    direct = problem.narrow <= _DIRECT_WIDTHS * problem.block
+    if problem.method == "krylov" or (problem.method == "auto" and not direct):
+        return _by_krylov(problem)
+    if problem.matrix.n_samples < problem.matrix.n_features:
+        return _by_samples(problem)
+    return _by_features(problem)
