@@ -155,7 +155,7 @@ class MutualInfoResult(TypedDict):
     mean: float
     median: float
     max: float
-    null_mean: float  # mean over pairs of the uncorrected value under random pairing
+    null_mean: float  # mean over pairs under random pairing: near 0 where bias is corrected
     n_q_below_alpha: int  # pairs with Benjamini-Hochberg q-value <= plan.alpha
     n_max_p_below_alpha: int  # pairs with family-wise (max-statistic) p-value <= plan.alpha
     distinguishable: bool  # whether any pair is, by the family-wise p-value

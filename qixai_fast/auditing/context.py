@@ -1,0 +1,132 @@
+"""What every stage of an audit starts from: the store, the plan with nothing left open, the classes."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .._memory import parse_memory, require_budget
+from .._threads import resolve_n_jobs
+from .._validate import Array, Matrix, as_matrix
+from ..store import ActivationStore
+from .plan import AuditPlan
+
+_MOST_CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Labels that are classes: ``codes`` (n,) index ``names``."""
+
+    codes: npt.NDArray[np.int64]
+    names: list[str]
+
+
+@dataclass(frozen=True)
+class AuditContext:
+    """Data and plan of one audit.
+
+    Attributes
+    ----------
+    store : ActivationStore
+    plan : AuditPlan
+        As :func:`resolve_plan` returns it.
+    classes : Classes or None
+        None without labels, and where labels are not classes.
+    no_classes : str
+        Why ``classes`` is None; empty where it is not.
+    """
+
+    store: ActivationStore
+    plan: AuditPlan
+    classes: Classes | None
+    no_classes: str
+
+    @property
+    def layers(self) -> Sequence[str]:
+        assert self.plan.layers is not None, "resolve_plan fills in the layers"
+        return self.plan.layers
+
+    @property
+    def n_samples(self) -> int:
+        return self.store.n_samples
+
+    def matrix(self, layer: str) -> Matrix:
+        """A layer under a name that errors can show."""
+        return as_matrix(self.store[layer], f"layer {layer!r}")
+
+    def columns(self, layer: str, maps: npt.NDArray[np.int64]) -> Array:
+        """Some maps of a layer: the memory map itself where they are all, a copy in memory otherwise."""
+        whole = self.store[layer]
+        if len(maps) == whole.shape[1]:
+            return whole
+        size = len(whole) * len(maps) * whole.dtype.itemsize
+        require_budget(parse_memory(self.plan.max_memory), size, f"{len(maps)} maps of layer {layer!r}")
+        copied: Array = whole[:, maps]
+        return copied
+
+    def options(self) -> dict[str, Any]:
+        """Keywords that every engine takes."""
+        return {"n_jobs": self.plan.n_jobs, "max_memory": self.plan.max_memory}
+
+    def workers(self) -> int:
+        """Threads, for the stages' own work."""
+        return resolve_n_jobs(self.plan.n_jobs)
+
+    def test_rows(self, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+        """Rows for a permutation test: all, or ``plan.null_samples`` of them, in order."""
+        return draw_rows(self.n_samples, self.plan.null_samples, rng)
+
+
+def draw_rows(n_samples: int, at_most: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """All rows, or a random choice of ``at_most`` of them, in order."""
+    if n_samples <= at_most:
+        return np.arange(n_samples)
+    return np.sort(rng.choice(n_samples, size=at_most, replace=False))
+
+
+def find_classes(store: ActivationStore) -> tuple[Classes | None, str]:
+    """Class labels of a store, or why it has none.
+
+    Labels count as classes where there are 2 to 1,000 values, each on two samples on average at least.
+    Names come from ``class_names`` in the store's metadata where every label indexes it.
+    """
+    labels = store.labels
+    if labels is None:
+        return None, "the store holds no labels"
+    values, codes = np.unique(labels, return_inverse=True)
+    if len(values) < 2:
+        return None, "all samples have the same label"
+    if len(values) > min(_MOST_CLASSES, store.n_samples // 2):
+        return None, f"the labels take {len(values)} values on {store.n_samples} samples: not classes"
+    names = store.metadata.get("class_names")
+    if isinstance(names, list) and values[0] >= 0 and values[-1] < len(names):
+        listed = [str(names[value]) for value in values]
+    else:
+        listed = [str(value) for value in values]
+    return Classes(codes.reshape(-1).astype(np.int64), listed), ""
+
+
+def stem(kind: str, context: AuditContext, *layers: str) -> str:
+    """File stem of a stage: its kind, and number and name of its layers, safe in any file system.
+
+    The number is the layer's place in the store, so it does not change with the choice of layers.
+    """
+    order = list(context.store)
+    parts = [kind]
+    for layer in layers:
+        safe = re.sub(r"[^A-Za-z0-9]+", "_", layer).strip("_")[:40]
+        parts += [f"{order.index(layer):02d}", *([safe] if safe else [])]
+    return "_".join(parts)
+
+
+def number(value: Any) -> float | None:
+    """A Python float for JSON; None for NaN and infinity."""
+    result = float(value)
+    return result if math.isfinite(result) else None

@@ -1,0 +1,275 @@
+"""Two layers side by side: cosines, CKA and Schmidt modes; mutual information between their maps."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .._threads import ordered_map, single_threaded_blas
+from .._validate import Array, Float64
+from ..alignment import linear_cka
+from ..mutual_info.ksg import pairwise_mutual_info_ksg
+from ..mutual_info.significance import mutual_info_test
+from ..quantum import entanglement_entropy, schmidt_spectrum
+from ..similarity import cosine_similarity
+from .context import AuditContext
+from .files import Stage
+
+_LISTED_MODES = 10
+# Feature products beat Gram matrices up to about this many columns a sample: BLAS against gathers.
+_WIDE = 10
+
+
+def chosen_maps(context: AuditContext, std: Float64) -> npt.NDArray[np.int64]:
+    """The maps of a layer that are compared with others: all, or those of largest variance, in order."""
+    largest = np.argsort(-std, kind="stable")[: context.plan.max_maps]
+    return np.sort(largest)
+
+
+def relation_stage(
+    context: AuditContext,
+    layers: tuple[str, str],
+    summaries: tuple[Mapping[str, Array], Mapping[str, Array]],
+    rng: np.random.Generator,
+) -> Stage:
+    """Cosines, and between two layers CKA and Schmidt modes: the fields of :class:`PairResult`.
+
+    Parameters
+    ----------
+    context : AuditContext
+    layers : tuple of str
+        The same name twice for a layer with itself.
+    summaries : tuple of mapping
+        Arrays of the two layers' own stages.
+    rng : Generator
+    """
+    a, b = layers
+    within = a == b
+    maps = [chosen_maps(context, summary["std"]) for summary in summaries]
+    data = [context.columns(layer, chosen) for layer, chosen in zip(layers, maps, strict=True)]
+    second = None if within else data[1]
+    with _quiet():
+        raw, centred = (
+            np.asarray(cosine_similarity(data[0], second, axis=0, center=center, **context.options()))
+            for center in (False, True)
+        )
+    expected = _expected_cosine(context.n_samples, summaries, maps)
+    arrays: dict[str, Array] = {
+        "maps_a": maps[0],
+        "maps_b": maps[1],
+        "cosine_raw": raw,
+        "cosine_centred": centred,
+        "cosine_raw_null": expected,
+    }
+    result: dict[str, Any] = {
+        "n_maps_a": len(maps[0]),
+        "n_maps_b": len(maps[1]),
+        "cosine": _cosine_summary(context, within, raw, centred, expected),
+        "cka": None,
+        "schmidt": None,
+    }
+    if not within:
+        result["cka"], arrays["cka_null"] = _alignment(context, a, b, rng)
+        if result["cka"]["significant"]:
+            result["schmidt"], arrays["schmidt_spectrum"] = _modes(context, a, b)
+    return result, arrays
+
+
+def _expected_cosine(
+    n: int,
+    summaries: tuple[Mapping[str, Array], Mapping[str, Array]],
+    maps: list[npt.NDArray[np.int64]],
+) -> Float64:
+    """Mean of the raw cosine over all pairings of the samples: n m_x m_y / (|x| |y|), exactly."""
+    angles = []
+    for summary, chosen in zip(summaries, maps, strict=True):
+        mean, std = summary["mean"][chosen], summary["std"][chosen]
+        norm = np.sqrt(n * mean**2 + (n - 1) * std**2)
+        angles.append(np.divide(math.sqrt(n) * mean, norm, out=np.zeros_like(mean), where=norm > 0))
+    return np.asarray(np.outer(angles[0], angles[1]))
+
+
+def _cosine_summary(
+    context: AuditContext, within: bool, raw: Array, centred: Array, expected: Float64
+) -> dict[str, Any]:
+    chosen = pair_mask(raw.shape, within)
+    size = np.abs(centred[chosen])
+    sd = 1.0 / math.sqrt(context.n_samples - 1)
+    # The null is close to normal; two sides, all pairs of the table (Bonferroni).
+    threshold = sd * NormalDist().inv_cdf(1 - context.plan.alpha / (2 * len(size)))
+    return {
+        "n_pairs": len(size),
+        "raw_median": float(np.median(raw[chosen])),
+        "raw_null_median": float(np.median(expected[chosen])),
+        "centred_median_abs": float(np.median(size)),
+        "centred_max_abs": float(size.max()),
+        "centred_null_sd": sd,
+        "centred_threshold": threshold,
+        "n_beyond_threshold": int((size > threshold).sum()),
+    }
+
+
+def pair_mask(shape: tuple[int, ...], within: bool) -> npt.NDArray[np.bool_]:
+    """Which entries of a table are pairs: all, or those above the diagonal."""
+    mask = np.ones(shape, dtype=bool)
+    return np.triu(mask, 1) if within else mask
+
+
+def _alignment(
+    context: AuditContext, a: str, b: str, rng: np.random.Generator
+) -> tuple[dict[str, Any], Float64]:
+    first, second = context.store[a], context.store[b]
+    plan = context.plan
+    assert plan.n_permutations is not None, "resolve_plan fills it in"
+    rows = context.test_rows(rng)
+    observed, null = cka_null(first[rows], second[rows], plan.n_permutations, context.workers(), rng)
+    pvalue = (1 + int((null >= observed).sum())) / (1 + plan.n_permutations)
+    with _quiet():
+        value = float(linear_cka(first, second, **context.options()))
+        debiased = (
+            float(linear_cka(first, second, debiased=True, **context.options()))
+            if context.n_samples > 3
+            else math.nan
+        )
+    return {
+        "value": value,
+        "debiased": debiased if math.isfinite(debiased) else None,
+        "null_mean": float(null.mean()),
+        "null_q95": float(np.quantile(null, 0.95)),
+        "pvalue": pvalue,
+        "n_permutations": plan.n_permutations,
+        "n_samples_tested": len(rows),
+        "tested_value": observed,
+        "significant": pvalue <= plan.alpha,
+    }, null
+
+
+def cka_null(
+    X: Array, Y: Array, n_permutations: int, n_jobs: int, rng: np.random.Generator
+) -> tuple[float, Float64]:
+    """Linear CKA (Kornblith et al. 2019, equation 3), and its values with the samples of Y permuted.
+
+    Only the numerator depends on the pairing, so norms are computed once. Narrow layers go by feature
+    products, wide ones by Gram matrices.
+    """
+    first, second = (np.asarray(side, dtype=np.float64) for side in (X, Y))
+    first, second = (side - side.mean(axis=0) for side in (first, second))
+    n = len(first)
+    with single_threaded_blas():
+        grams = [side @ side.T if side.shape[1] > n else side.T @ side for side in (first, second)]
+        norm = math.sqrt(float((grams[0] ** 2).sum())) * math.sqrt(float((grams[1] ** 2).sum()))
+        if norm == 0.0:
+            return 0.0, np.zeros(n_permutations)
+        if first.shape[1] * second.shape[1] <= _WIDE * n:
+
+            def shared(order: npt.NDArray[np.int64]) -> float:
+                return float(((first.T @ second[order]) ** 2).sum())
+        else:
+            left, right = first @ first.T, second @ second.T
+
+            def shared(order: npt.NDArray[np.int64]) -> float:
+                return float((left * right[np.ix_(order, order)]).sum())
+
+        orders = (rng.permutation(n) for _ in range(n_permutations))
+        null = np.array(list(ordered_map(shared, orders, n_jobs)))
+        return shared(np.arange(n)) / norm, null / norm
+
+
+def _modes(context: AuditContext, a: str, b: str) -> tuple[dict[str, Any], Float64]:
+    first, second = context.store[a], context.store[b]
+    spectrum = np.asarray(schmidt_spectrum(first, second, **context.options()), dtype=np.float64)
+    entropy = float(entanglement_entropy(first, second, **context.options()))
+    return {
+        "entropy": entropy,
+        "entropy_max": float(np.log(len(spectrum))),
+        "effective_modes": math.exp(entropy),
+        "spectrum": spectrum[:_LISTED_MODES].tolist(),
+    }, spectrum
+
+
+def mutual_info_stage(
+    context: AuditContext,
+    layers: tuple[str, str],
+    summaries: tuple[Mapping[str, Array], Mapping[str, Array]],
+    rng: np.random.Generator,
+) -> Stage:
+    """Binned mutual information of all pairs of maps, with p-values: :class:`MutualInfoResult`."""
+    plan = context.plan
+    assert plan.n_permutations is not None, "resolve_plan fills it in"
+    assert plan.n_bins is not None, "resolve_plan fills it in"
+    within = layers[0] == layers[1]
+    maps = [chosen_maps(context, summary["std"]) for summary in summaries]
+    data = [context.columns(layer, chosen) for layer, chosen in zip(layers, maps, strict=True)]
+    with _quiet():
+        test = mutual_info_test(
+            data[0],
+            None if within else data[1],
+            n_permutations=plan.n_permutations,
+            n_bins=plan.n_bins,
+            strategy=plan.strategy,
+            bias_correction=plan.bias_correction,
+            random_state=rng,
+            **context.options(),
+        )
+    tables = {
+        name: np.array(getattr(test, name), dtype=np.float64)
+        for name in ("values", "null_mean", "pvalues", "qvalues", "max_pvalues")
+    }
+    if within:
+        for table in tables.values():
+            np.fill_diagonal(table, np.nan)
+    chosen = pair_mask(tables["values"].shape, within)
+    values = tables["values"][chosen]
+    n_below = int((tables["max_pvalues"][chosen] <= plan.alpha).sum())
+    result = {
+        "n_pairs": len(values),
+        "n_bins": plan.n_bins,
+        "n_permutations": test.n_permutations_used,
+        "mean": float(values.mean()),
+        "median": float(np.median(values)),
+        "max": float(values.max()),
+        "null_mean": float(tables["null_mean"][chosen].mean()),
+        "n_q_below_alpha": int((tables["qvalues"][chosen] <= plan.alpha).sum()),
+        "n_max_p_below_alpha": n_below,
+        "distinguishable": n_below > 0,
+    }
+    return result, {"maps_a": maps[0], "maps_b": maps[1], **tables}
+
+
+def ksg_stage(
+    context: AuditContext, pairs: list[tuple[str, int, str, int]], rng: np.random.Generator
+) -> Stage:
+    """KSG estimates of chosen pairs of maps, in their order: ``{"values": [...]}``, nats."""
+    del rng  # KSG's own jitter is seeded by its definition, so that values do not depend on the audit's seed
+    values: list[float | None] = [None] * len(pairs)
+    groups: dict[tuple[str, str], list[int]] = {}
+    for place, (a, _, b, _) in enumerate(pairs):
+        groups.setdefault((a, b), []).append(place)
+    for (a, b), places in groups.items():
+        index = np.array([(pairs[place][1], pairs[place][3]) for place in places])
+        with _quiet():
+            found = pairwise_mutual_info_ksg(
+                context.store[a],
+                context.store[b],
+                n_neighbors=context.plan.n_neighbors,
+                pairs=index,
+                **context.options(),
+            )
+        for place, value in zip(places, np.asarray(found), strict=True):
+            values[place] = float(value) if math.isfinite(value) else None
+    return {"values": values}, {}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide engines' warnings that the audit gives in its own words (dead maps, few permutations)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield

@@ -1,0 +1,351 @@
+"""Run an audit on this machine, resumable stage by stage."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+from typing import Any, cast
+
+from tqdm import tqdm
+
+from .. import __version__
+from .._random import as_generator
+from .._validate import Array
+from ..store import ActivationStore, open_store
+from .attribution_stage import Subject, attribution_stage, draw_subject
+from .checks import find_warnings
+from .context import AuditContext, find_classes, stem
+from .entangled import entangled_table, strongest
+from .files import AuditFiles, json_bytes, write_atomic
+from .findings import describe, read
+from .label_stage import label_entropy, label_stage
+from .layer_stages import layer_stage
+from .pair_stages import ksg_stage, mutual_info_stage, relation_stage
+from .plan import AuditPlan, resolve_plan
+from .report.writer import write_report
+from .results import (
+    SCHEMA_VERSION,
+    AuditReport,
+    AuditWarning,
+    LabelSection,
+    PairResult,
+    Results,
+    StoreSummary,
+)
+from .runner import StageRunner, machine, stage_generator
+
+
+def audit(
+    store: ActivationStore | str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    model: Any = None,
+    inputs: Any = None,
+    target: Any = None,
+    plan: AuditPlan | None = None,
+    random_state: Any = 0,
+    progress: bool = True,
+) -> AuditReport:
+    """Explain the layers of a network from its recorded activations, and say how far to trust it.
+
+    For each layer: its spectrum, the maps behind each component, dead and duplicate maps. For each pair of
+    layers: cosines between maps, CKA, Schmidt modes, mutual information between maps, each beside what
+    chance gives. Then the most entangled maps, what each map knows of the class, and integrated gradients
+    of sampled inputs.
+
+    Every finished part is kept in ``out``: after Ctrl-C or a kill, the same call goes on from there and
+    leaves the same bytes as an undisturbed one.
+
+    Parameters
+    ----------
+    store : ActivationStore or path
+        What :func:`qixai_fast.capture` wrote. Layers captured without a reduction are left out, with a
+        warning.
+    out : path, optional
+        Directory for ``report.html``, ``results.json``, ``*.npz``, ``figures/*.png`` and
+        ``timings.json``. An earlier audit there is replaced when this one is done; other files are left
+        alone. None writes nothing.
+    model : torch.nn.Module, optional
+        The network, for integrated gradients; needs ``inputs``. Run in evaluation mode and left as it was.
+    inputs : Tensor, array, tuple of Tensor, or iterable of batches, optional
+        Inputs to sample from. A tuple of tensors is for models of several inputs; batches are tensors or
+        tuples whose first element is one.
+    target : int or array_like of int, optional
+        Output to explain, for all inputs or one for each; None for the predicted class.
+    plan : AuditPlan, optional
+        What to compute.
+    random_state : None, int, Generator or RandomState
+        Seed of everything drawn. None and generators give a new seed, noted in the results.
+    progress : bool
+        Show a progress bar on stderr.
+
+    Returns
+    -------
+    AuditReport
+        ``results`` (:class:`qixai_fast.auditing.results.Results`), ``arrays``, ``timings``, ``out``,
+        ``html``, and the shortcuts ``reading`` and ``warnings``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments that do not fit, layers the store does not have, NaN or infinite activations (layer,
+        row and column named), an ``out`` that is a store or holds files that no audit wrote.
+    StoreError
+        For a damaged store, or one without samples.
+    MemoryBudgetError
+        Where ``plan.max_memory`` is too small for a stage.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import qixai_fast as qf
+    >>> rng = np.random.default_rng(0)
+    >>> signal = rng.standard_normal((200, 2))
+    >>> maps = np.maximum(signal @ rng.standard_normal((2, 6)), 0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with qf.create_store(folder, layers={"conv1": qf.LayerSpec((6,), "float64")}) as writer:
+    ...         writer.append({"conv1": maps})
+    ...     report = qf.audit(folder, plan=qf.AuditPlan(n_permutations=99), progress=False)
+    >>> report.results["layers"][0]["n_maps"]
+    6
+    """
+    began = time.perf_counter()
+    started = datetime.now(timezone.utc).isoformat()
+    opened = store if isinstance(store, ActivationStore) else open_store(store)
+    plan = AuditPlan() if plan is None else plan
+    if not isinstance(plan, AuditPlan):
+        raise TypeError(f"plan: wanted an AuditPlan or None, got {type(plan).__name__}")
+    _check_model(model, inputs, target)
+    seed = _seed(random_state)
+    plan, early = resolve_plan(plan, opened)
+    classes, no_classes = find_classes(opened)
+    context = AuditContext(opened, plan, classes, no_classes)
+    subject = None
+    if model is not None and plan.n_attributions > 0:
+        subject = draw_subject(context, model, inputs, target, stage_generator(seed, "inputs"))
+    if out is None:
+        results, arrays, runner = _compute(context, subject, early, seed, None, progress)
+        return AuditReport(results, arrays, _timings(runner, opened, None, started, began))
+    folder = Path(out)
+    if folder.resolve().is_relative_to(opened.path.resolve()):
+        raise ValueError(f"out: {folder} is in the store itself; choose another directory")
+    files = AuditFiles(folder)
+    with files.locked():
+        results, arrays, runner = _compute(context, subject, early, seed, files, progress)
+        fresh = files.fresh_folder()
+        write_report(results, arrays, fresh)
+        timings = _timings(runner, opened, folder, started, began)
+        write_atomic(fresh / "timings.json", json_bytes(timings))
+        files.publish(runner.names, json_bytes(results))
+    return AuditReport(results, arrays, timings, folder, folder / "report.html")
+
+
+def _check_model(model: Any, inputs: Any, target: Any) -> None:
+    if (model is None) != (inputs is None):
+        have, lack = ("model", "inputs") if inputs is None else ("inputs", "model")
+        raise ValueError(f"{lack}: wanted together with {have}, for attributions")
+    if target is not None and model is None:
+        raise ValueError("target: has no meaning without a model and inputs")
+
+
+def _seed(random_state: Any) -> int:
+    """An integer that stands for all random numbers, and can be noted in the results."""
+    generator = as_generator(random_state)
+    plain = hasattr(random_state, "__index__")
+    return int(random_state) if plain else int(generator.integers(2**31))
+
+
+@contextmanager
+def _stage_bar(n_stages: int, progress: bool) -> Iterator[tqdm[Any]]:
+    """A bar over stages; an interruption says what is kept."""
+    with tqdm(total=n_stages, unit="stage", disable=not progress, file=sys.stderr, delay=0.5) as bar:
+        try:
+            yield bar
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"audit interrupted after {bar.n} of {n_stages} stages") from None
+
+
+def _compute(
+    context: AuditContext,
+    subject: Subject | None,
+    early: list[AuditWarning],
+    seed: int,
+    files: AuditFiles | None,
+    progress: bool,
+) -> tuple[Results, dict[str, dict[str, Array]], StageRunner]:
+    """All stages, then what follows from them."""
+    plan, names = context.plan, context.layers
+    between = list(combinations(names, 2))
+    within = [(name, name) for name in names if context.store[name].shape[1] > 1]
+    couples = between + within
+    n_stages = len(names) + 2 * len(couples) + bool(couples) + bool(subject)
+    n_stages += len(names) if context.classes is not None else 0
+    arrays: dict[str, dict[str, Array]] = {}
+    with _stage_bar(n_stages, progress) as bar:
+        runner = StageRunner(files, {"store": context.store.checksum}, seed, bar)
+        layers: list[Any] = []
+        summaries: dict[str, dict[str, Array]] = {}
+        for name in names:
+            file = stem("layer", context, name)
+            result, arrays[file] = runner.run(
+                file,
+                {"n_components": plan.n_components},
+                f"spectrum of {name}",
+                partial(layer_stage, context, name),
+            )
+            summaries[name] = arrays[file]
+            layers.append({"name": name, "arrays": file, **result})
+        pairs = [_pair(context, runner, couple, summaries, arrays) for couple in couples]
+        chosen = strongest(pairs, arrays, plan.n_top_pairs)
+        keys = [ranked.key for ranked in chosen]
+        ksg: list[float | None] = []
+        if couples:
+            result, _ = runner.run(
+                "ksg",
+                {"n_neighbors": plan.n_neighbors, "pairs": keys},
+                "KSG on the strongest pairs",
+                partial(ksg_stage, context, keys),
+            )
+            ksg = result["values"]
+        labels = _labels(context, runner, arrays)
+        attributions: Any = None
+        if subject is not None:
+            class_names = None if context.classes is None else context.classes.names
+            depends = {
+                name: getattr(plan, name)
+                for name in ("n_steps", "max_n_steps", "tol", "stability_noise", "n_noise", "min_stability")
+            }
+            result, arrays["attributions"] = runner.run(
+                "attributions",
+                {**depends, "subject": subject.digest, "labels": class_names},
+                "integrated gradients",
+                partial(attribution_stage, context, subject),
+            )
+            attributions = {"arrays": "attributions", **result}
+    skipped = {}
+    if not between:
+        skipped["similarity"] = "only one layer was audited"
+    if not couples:
+        skipped["entanglement"] = "only one map was audited"
+    if labels is None:
+        skipped["labels"] = context.no_classes
+    if attributions is None:
+        asked = plan.n_attributions > 0
+        skipped["attributions"] = "no model was given" if asked else "the plan asks for no attributions"
+    results: Results = {
+        "schema_version": SCHEMA_VERSION,
+        "package_version": __version__,
+        "random_state": seed,
+        "plan": plan.result_fields(),
+        "store": _summary(context),
+        "reading": [],
+        "findings": [],
+        "warnings": [],
+        "skipped": skipped,
+        "layers": layers,
+        "pairs": pairs,
+        "entangled": entangled_table(chosen, ksg, layers, arrays, len(couples)),
+        "labels": labels,
+        "attributions": attributions,
+    }
+    results["warnings"] = early + find_warnings(results, plan)
+    results["findings"] = describe(results, plan)
+    results["reading"] = read(results, plan)
+    return results, arrays, runner
+
+
+def _pair(
+    context: AuditContext,
+    runner: StageRunner,
+    couple: tuple[str, str],
+    summaries: dict[str, dict[str, Array]],
+    arrays: dict[str, dict[str, Array]],
+) -> PairResult:
+    plan = context.plan
+    a, b = couple
+    within = a == b
+    title = f"within {a}" if within else f"{a} and {b}"
+    both = summaries[a], summaries[b]
+    layers = (a,) if within else couple
+    relation_file, information_file = (stem(kind, context, *layers) for kind in ("relation", "mutual_info"))
+    depends = {name: getattr(plan, name) for name in ("max_maps", "alpha", "n_permutations")}
+    relation, arrays[relation_file] = runner.run(
+        relation_file,
+        {**depends, "null_samples": plan.null_samples},
+        f"similarity, {title}",
+        partial(relation_stage, context, couple, both),
+    )
+    bins = {name: getattr(plan, name) for name in ("n_bins", "strategy", "bias_correction")}
+    information, arrays[information_file] = runner.run(
+        information_file,
+        {**depends, **bins},
+        f"mutual information, {title}",
+        partial(mutual_info_stage, context, couple, both),
+    )
+    relation["cosine"] = {"arrays": relation_file, **relation["cosine"]}
+    return cast(
+        PairResult,
+        {
+            "layer_a": a,
+            "layer_b": b,
+            "within": within,
+            **relation,
+            "mutual_info": {"arrays": information_file, **information},
+        },
+    )
+
+
+def _labels(
+    context: AuditContext, runner: StageRunner, arrays: dict[str, dict[str, Array]]
+) -> LabelSection | None:
+    if context.classes is None:
+        return None
+    layers: list[Any] = []
+    for name in context.layers:
+        file = stem("labels", context, name)
+        depends = {
+            key: getattr(context.plan, key)
+            for key in ("n_neighbors", "null_samples", "n_permutations", "alpha")
+        }
+        result, arrays[file] = runner.run(
+            file, depends, f"class information in {name}", partial(label_stage, context, name)
+        )
+        layers.append({"layer": name, "arrays": file, **result})
+    return {
+        "n_classes": len(context.classes.names),
+        "label_entropy": label_entropy(context.classes.codes),
+        "layers": layers,
+    }
+
+
+def _summary(context: AuditContext) -> StoreSummary:
+    classes = context.classes
+    return {
+        "checksum": context.store.checksum,
+        "n_samples": context.n_samples,
+        "layers": list(context.layers),
+        "n_classes": None if classes is None else len(classes.names),
+        "class_names": None if classes is None else classes.names,
+        "metadata": context.store.metadata,
+    }
+
+
+def _timings(
+    runner: StageRunner, store: ActivationStore, out: Path | None, started: str, began: float
+) -> dict[str, Any]:
+    return {
+        "started": started,
+        "seconds": time.perf_counter() - began,
+        "store": str(store.path),
+        "out": None if out is None else str(out),
+        "stages": runner.timings,
+        "machine": machine(),
+    }
