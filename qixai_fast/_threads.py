@@ -86,9 +86,15 @@ def _loaded() -> frozenset[str]:
     return frozenset({"numpy.linalg", "scipy.linalg", "torch"} & sys.modules.keys())
 
 
+def _set_blas_threads(library: Any, count: int) -> None:
+    # threadpoolctl 3.8 lets only the thread that set a limit first change it again, and ignores all others
+    # silently. Here the last user lifts what the first has set, whichever threads they run in.
+    getattr(library, "_real_set_num_threads", library.set_num_threads)(count)
+
+
 _blas_lock = threading.Lock()
 _blas_users = 0
-_blas_limit: Any = None
+_blas_before: list[tuple[Any, int]] = []
 
 
 @contextmanager
@@ -97,10 +103,13 @@ def single_threaded_blas() -> Iterator[None]:
 
     The limit belongs to the process, so concurrent users share it: the first sets it, the last lifts it.
     """
-    global _blas_users, _blas_limit
+    global _blas_users, _blas_before
     with _blas_lock:
         if _blas_users == 0:
-            _blas_limit = _controller(_loaded()).limit(limits=1, user_api="blas")
+            libraries = _controller(_loaded()).select(user_api="blas").lib_controllers
+            _blas_before = [(library, library.get_num_threads()) for library in libraries]
+            for library, _ in _blas_before:
+                _set_blas_threads(library, 1)
         _blas_users += 1
     try:
         yield
@@ -108,4 +117,5 @@ def single_threaded_blas() -> Iterator[None]:
         with _blas_lock:
             _blas_users -= 1
             if _blas_users == 0:
-                _blas_limit.restore_original_limits()
+                for library, count in _blas_before:
+                    _set_blas_threads(library, count)

@@ -116,6 +116,9 @@ def test_ordered_map_bounds_what_is_in_flight():
 
 def test_blas_limit_is_shared_and_lifted():
     before = [entry["num_threads"] for entry in threadpool_info() if entry["user_api"] == "blas"]
+    with single_threaded_blas():
+        # The main thread has held the limit once; it must not keep others from setting it.
+        assert all(entry["num_threads"] == 1 for entry in threadpool_info() if entry["user_api"] == "blas")
     inside = threading.Event()
     leave = threading.Event()
 
