@@ -196,3 +196,82 @@ def benjamini_hochberg(pvalues):
         larger = [other for other in pvalues if other >= p]
         out[i] = min(1.0, min(m * other / (pvalues <= other).sum() for other in larger))
     return out
+
+
+# Nearest-neighbour mutual information ------------------------------------------------------------
+
+
+def max_norm_distances(x):
+    """Distances between all samples of (n,) or (n, d), by differences; infinite to itself."""
+    x = np.asarray(x, dtype=np.float64).reshape(len(x), -1)
+    distances = np.abs(x[:, None, :] - x[None, :, :]).max(axis=2)
+    np.fill_diagonal(distances, np.inf)
+    return distances
+
+
+def ksg_counts(x, y, k, algorithm):
+    """n_x and n_y of every sample (Kraskov et al. 2004), compared with every other sample."""
+    dx, dy = max_norm_distances(x), max_norm_distances(y)
+    joint = np.maximum(dx, dy)
+    n_x, n_y = [], []
+    for i in range(len(dx)):
+        radius = np.sort(joint[i])[k - 1]
+        if algorithm == 1:
+            n_x.append((dx[i] < radius).sum())
+            n_y.append((dy[i] < radius).sum())
+        else:
+            near = joint[i] <= radius
+            n_x.append((dx[i] <= dx[i][near].max()).sum())
+            n_y.append((dy[i] <= dy[i][near].max()).sum())
+    return np.array(n_x), np.array(n_y)
+
+
+def ksg_local(x, y, k, algorithm=1):
+    """Each sample's part of KSG-1 or KSG-2; 0 in all where x or y is constant."""
+    from scipy.special import digamma
+
+    if np.ptp(x, axis=0).max() == 0 or np.ptp(y, axis=0).max() == 0:
+        return np.zeros(len(x))
+    n_x, n_y = ksg_counts(x, y, k, algorithm)
+    if algorithm == 1:
+        return digamma(k) + digamma(len(x)) - digamma(n_x + 1) - digamma(n_y + 1)
+    return digamma(k) - 1 / k + digamma(len(x)) - digamma(n_x) - digamma(n_y)
+
+
+def ross_local(x, labels, k):
+    """Each sample's part of Ross 2014; the only sample of a label has 0, ties at the k-th distance count."""
+    from scipy.special import digamma
+
+    labels = np.asarray(labels)
+    distances = max_norm_distances(x)
+    local = np.zeros(len(labels))
+    for i, label in enumerate(labels):
+        same = labels == label
+        neighbours = min(k, same.sum() - 1)
+        if neighbours > 0:
+            radius = np.sort(distances[i][same])[neighbours - 1]
+            near, everywhere = (distances[i][same] <= radius).sum(), (distances[i] <= radius).sum()
+            local[i] = digamma(len(labels)) - digamma(same.sum()) + digamma(near) - digamma(everywhere)
+    return local
+
+
+def mutual_info_mixed(x, labels, k):
+    """Ross 2014."""
+    return ross_local(x, labels, k).mean()
+
+
+def mutual_info_by_parts(x, y, x_atom, y_atom, k, algorithm=1):
+    """Chain rule over atoms: labels (0 where continuous), then each label's part; (n,) or (n, 1) each."""
+    n = len(x)
+    table = np.array(
+        [[np.sum((x_atom == a) & (y_atom == b)) for b in np.unique(y_atom)] for a in np.unique(x_atom)]
+    )
+    total = mutual_info_plugin(table)
+    for values, own, other in ((x, x_atom, y_atom), (y, y_atom, x_atom)):
+        inside = own == 0
+        if inside.any():
+            total += inside.sum() / n * mutual_info_mixed(values[inside], other[inside], k)
+    both = (x_atom == 0) & (y_atom == 0)
+    if both.sum() > 1:
+        total += both.sum() / n * ksg_local(x[both], y[both], min(k, both.sum() - 1), algorithm).mean()
+    return total

@@ -33,8 +33,9 @@ MAX_SAMPLES = 2**31 - 1
 _BLOCK_BYTES = 4 * 2**20
 _SORT_BYTES = 256 * 2**20
 _TABLE_BYTES = 2**20
-_STREAM_BYTES = 2**28
-_LEAST_ROWS = 64
+# With less than this for tables, too many passes over the data would be made to be of use.
+_LEAST_TABLE_BYTES = 2**16
+_LEAST_ROWS = 256
 _MOST_ROWS = 32768
 # The table of entropy terms, threads, and small objects.
 _OVERHEAD = TERM_TABLE_BYTES + 2**18
@@ -107,12 +108,13 @@ def plan_work(
     with_codes = fixed + width * n * code_bytes
     sort_least = fixed + sort_row + least_rows * row_bytes
     cache_least = max(with_codes + max(least_rows * row_bytes, table), sort_least)
-    stream_least = max(fixed + least_rows * row_bytes + 3 * table, sort_least)
+    least_group = min(n_pairs, max(1, _LEAST_TABLE_BYTES // table))
+    stream_least = max(fixed + least_rows * row_bytes + 3 * least_group * table, sort_least)
     require_budget(
         budget, cache_least if must_cache else min(cache_least, stream_least), "binned mutual information"
     )
     cached = budget is None or budget >= cache_least
-    free = _STREAM_BYTES if budget is None else budget - (with_codes if cached else fixed)
+    free = 0 if budget is None else budget - (with_codes if cached else fixed)
 
     def most(available: int, cost: int, wanted: int) -> int:
         return max(1, min(wanted, available // max(cost, 1)))

@@ -10,6 +10,7 @@ import numpy as np
 from .._memory import require_budget, workers_within
 from .._threads import ordered_map
 from .._validate import Float64, Matrix
+from ..errors import MemoryBudgetError
 from ..joint_histograms import Codes, Index, JointHistograms, code_dtype, encode
 from ..kernels.histogram_cpu import count_codes
 from .bias import PluginEstimator
@@ -169,21 +170,26 @@ class KSGNull:
     def __init__(
         self, matrices: list[Matrix], pairs: Pairs, *, n_jobs: int, budget: int | None, **options: Any
     ) -> None:
-        n = matrices[0].n_samples
-        width = sum(matrix.n_features for matrix in matrices)
-        held = 8 * n * (width + matrices[-1].n_features + 4) + (PAIR_BYTES + _ROUND_BYTES) * len(pairs)
-        require_budget(budget, held + 1, "mutual_info_test")
-        self.options = options | {"n_jobs": n_jobs, "max_memory": None if budget is None else budget - held}
-        self.data = [matrix.block(0, n) for matrix in matrices]
+        # As they came: the dtype tells the estimator about lattices.
+        self.data = [matrix.data for matrix in matrices]
+        n, last = matrices[0].n_samples, self.data[-1]
+        # A permuted copy of Y, the permutation, and what the test keeps of every pair.
+        self.held = n * (last.shape[1] * last.itemsize + 16) + (PAIR_BYTES + _ROUND_BYTES) * len(pairs)
+        self.budget = budget
+        rest = None if budget is None else max(1, budget - self.held)
+        self.options = options | {"n_jobs": n_jobs, "max_memory": rest}
         self.pairs = np.column_stack(pairs.columns(0, len(pairs)))
         self.location = np.zeros(len(pairs))
         self.scale = np.ones(len(pairs))
 
-    def _call(self, Y: Float64, pairs: Any) -> Float64:
+    def _call(self, Y: Any, pairs: Any) -> Float64:
         from .ksg import pairwise_mutual_info_ksg
 
-        values: Float64 = pairwise_mutual_info_ksg(self.data[0], Y, pairs=pairs, **self.options)
-        return values
+        try:
+            return np.asarray(pairwise_mutual_info_ksg(self.data[0], Y, pairs=pairs, **self.options))
+        except MemoryBudgetError as error:
+            require_budget(self.budget, self.held + error.required, "mutual_info_test")
+            raise
 
     def values(self, order: Index | None = None) -> Float64:
         """Values of all pairs, the second column of each taken in ``order``; (n_pairs,)."""
