@@ -173,7 +173,7 @@ def permutation_mean(a, b, shape):
 
 
 def mutual_info_binned(x, y, n_bins=16, strategy="uniform", bias_correction=None):
-    """Mutual information of two columns (not for permutation-mean, which only small samples can enumerate)."""
+    """Mutual information of two columns (permutation_mean has that correction)."""
     shape = (n_bins, n_bins)
     table = joint_counts(bin_codes(x, n_bins, strategy), bin_codes(y, n_bins, strategy), shape)
     if (table.sum(axis=0) > 0).sum() == 1 or (table.sum(axis=1) > 0).sum() == 1:
