@@ -266,7 +266,7 @@ def _labels(arrays: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         stem = f"labels_{index:02d}_{name}"
         arrays[stem] = {
             "values": values,
-            "null_mean": np.full(d, 0.002),
+            "binned": 0.9 * values,
             "pvalues": p,
             "qvalues": np.minimum(1.0, 1.1 * p),
             "max_pvalues": np.minimum(1.0, 2 * p),
@@ -278,9 +278,7 @@ def _labels(arrays: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
                 "mean": float(values.mean()),
                 "median": float(np.median(values)),
                 "max": float(values.max()),
-                "null_mean": 0.002,
                 "n_permutations": 199,
-                "n_samples_tested": N,
                 "n_max_p_below_alpha": int((p < 0.025).sum()),
                 "best": [
                     {

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,9 +69,13 @@ class AuditContext:
         if len(maps) == whole.shape[1]:
             return whole
         size = len(whole) * len(maps) * whole.dtype.itemsize
-        require_budget(parse_memory(self.plan.max_memory), size, f"{len(maps)} maps of layer {layer!r}")
+        self.require(size, f"{len(maps)} maps of layer {layer!r}")
         copied: Array = whole[:, maps]
         return copied
+
+    def require(self, size: int, work: str) -> None:
+        """Raise :class:`MemoryBudgetError` where a stage's own arrays do not fit the plan's budget."""
+        require_budget(parse_memory(self.plan.max_memory), size, work)
 
     def options(self) -> dict[str, Any]:
         """Keywords that every engine takes."""
@@ -80,7 +86,7 @@ class AuditContext:
         return resolve_n_jobs(self.plan.n_jobs)
 
     def test_rows(self, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-        """Rows for a permutation test: all, or ``plan.null_samples`` of them, in order."""
+        """Rows for the test of CKA: all, or ``plan.null_samples`` of them, in order."""
         return draw_rows(self.n_samples, self.plan.null_samples, rng)
 
 
@@ -130,3 +136,11 @@ def number(value: Any) -> float | None:
     """A Python float for JSON; None for NaN and infinity."""
     result = float(value)
     return result if math.isfinite(result) else None
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hide engines' warnings that the audit gives in its own words (dead maps, few permutations)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield

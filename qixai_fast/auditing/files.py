@@ -46,14 +46,30 @@ def npz_bytes(arrays: Mapping[str, Array]) -> bytes:
     return buffer.getvalue()
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that it is whole or absent, also when the process is killed."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+def write_atomic(path: Path, data: bytes, *, by_way_of: Path | None = None) -> None:
+    """Write a file so that it is whole or absent, also when the process is killed.
+
+    ``by_way_of`` is a directory of the same file system for the unfinished file; else it stands beside.
+    """
+    temporary = (by_way_of or path.parent) / f".{path.name}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise OSError(error.errno, f"cannot be written: {error.strerror}", str(path)) from None
+
+
+def _lock(file: Any) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows: no such locks
+        return
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 class AuditFiles:
@@ -62,7 +78,7 @@ class AuditFiles:
     Parameters
     ----------
     out : Path
-        Made where it is missing.
+        Made, where it is missing, once the audit holds it (:meth:`locked`).
 
     Raises
     ------
@@ -85,28 +101,25 @@ class AuditFiles:
                 raise ValueError(
                     f"out: {out} holds {', '.join(foreign[:5])} that no audit wrote; choose another directory"
                 )
-        self._stages.mkdir(parents=True, exist_ok=True)
-        write_atomic(self._stages / _MARKER, json_bytes({"format": "qixai-fast audit", "version": 1}))
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the directory: two audits that write to one place would take each other's files away.
+        """Make and hold the directory: two audits in one place would take each other's files away.
 
         Raises
         ------
         ValueError
             Where another audit is at work in it. The lock ends with the process, however that ends.
         """
-        try:
-            import fcntl
-        except ImportError:  # Windows: no such locks
-            yield
-            return
+        self._stages.mkdir(parents=True, exist_ok=True)
         with open(self._stages / "lock", "wb") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+                _lock(file)
+            except BlockingIOError:
                 raise ValueError(f"out: another audit is writing to {self.out}") from None
+            write_atomic(self._stages / _MARKER, json_bytes({"format": "qixai-fast audit", "version": 1}))
+            for unfinished in self._stages.glob(".*.tmp"):
+                unfinished.unlink()
             yield
 
     def read(self, name: str, key: str) -> Stage | None:
@@ -143,9 +156,10 @@ class AuditFiles:
         self._fresh.mkdir(exist_ok=True)
         return self._fresh
 
-    def publish(self, names: list[str], results: bytes) -> None:
+    def publish(self, stages: list[str], names: list[str], results: bytes) -> None:
         """Put stages' arrays, the files of :meth:`fresh_folder` and ``results.json`` in place.
 
+        ``stages`` are kept for a next run, others are dropped; ``names`` have arrays for readers.
         ``results.json`` goes first where it would no longer fit the arrays, and comes last. Files that an
         earlier audit put here and this one has no more are removed, and nothing else is.
         """
@@ -159,16 +173,17 @@ class AuditFiles:
         before = self._published()
         write_atomic(self._stages / _PUBLISHED, json_bytes(sorted({*before, *listed})))
         for name in names:
-            write_atomic(self.out / f"{name}.npz", (self._stages / f"{name}.npz").read_bytes())
+            data = (self._stages / f"{name}.npz").read_bytes()
+            write_atomic(self.out / f"{name}.npz", data, by_way_of=self._stages)
         for path in made:
             place = self.out / path.relative_to(self._fresh)
             place.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, place)
-        write_atomic(target, results)
+        write_atomic(target, results, by_way_of=self._stages)
         for name in set(before) - set(listed):
             (self.out / name).unlink(missing_ok=True)
         for path in self._stages.glob("*.json"):
-            if path.name not in (_MARKER, _PUBLISHED) and path.stem not in names:
+            if path.name not in (_MARKER, _PUBLISHED) and path.stem not in stages:
                 path.unlink()
                 path.with_suffix(".npz").unlink(missing_ok=True)
         write_atomic(self._stages / _PUBLISHED, json_bytes(listed))

@@ -5,13 +5,16 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from .._threads import ordered_map
-from .._validate import Array, Float64
+from .._validate import Array
+from ..joint_histograms import code_dtype, encode, quantile_bins, uniform_bins
 from ..mutual_info.mixed import mutual_info_mixed
-from .context import AuditContext
+from ..mutual_info.significance import mutual_info_test
+from ..statistics import leaf_bounds
+from .context import AuditContext, quiet
 from .files import Stage
 
 _LISTED = 10
+_COLUMNS = 64
 
 
 def label_entropy(codes: npt.NDArray[np.int64]) -> float:
@@ -24,41 +27,39 @@ def label_entropy(codes: npt.NDArray[np.int64]) -> float:
 def label_stage(context: AuditContext, layer: str, rng: np.random.Generator) -> Stage:
     """Mutual information of each map with the classes: :class:`LayerLabels` without name and file.
 
-    p-values compare with shuffled labels, on the same samples; the family-wise ones compare with the
-    largest value over the layer's maps in each shuffle (Westfall and Young 1993).
+    Values are Ross's nearest-neighbour estimate, which needs no bins. p-values come from the binned
+    estimate of the same dependence, with the labels shuffled: as valid, and far faster.
     """
     assert context.classes is not None, "stages are planned only where there are classes"
     codes, plan = context.classes.codes, context.plan
     assert plan.n_permutations is not None, "resolve_plan fills it in"
-    data = context.store[layer]
     values = np.asarray(
-        mutual_info_mixed(data, codes, n_neighbors=plan.n_neighbors, **context.options()), dtype=np.float64
+        mutual_info_mixed(context.store[layer], codes, n_neighbors=plan.n_neighbors, **context.options()),
+        dtype=np.float64,
     )
-    rows = context.test_rows(rng)
-    tested = np.array(data[rows], dtype=np.float64)
-    codes = codes[rows]
-
-    def information(labels: npt.NDArray[np.int64]) -> Float64:
-        found: Array = mutual_info_mixed(
-            tested, labels, n_neighbors=plan.n_neighbors, n_jobs=1, max_memory=plan.max_memory
+    binned = _binned(context, layer)
+    with quiet():
+        # Both sides are small integers: with as many bins as there are values, each keeps its own.
+        test = mutual_info_test(
+            binned,
+            codes[:, None],
+            n_permutations=plan.n_permutations,
+            n_bins=max(int(binned.max()), int(codes.max())) + 1,
+            bias_correction="permutation-mean",
+            random_state=rng,
+            **context.options(),
         )
-        return np.asarray(found, dtype=np.float64)
-
-    observed = information(codes)
-    shuffles = (rng.permutation(codes) for _ in range(plan.n_permutations))
-    null = np.stack(list(ordered_map(information, shuffles, context.workers())))
-    pvalues = (1 + (null >= observed).sum(axis=0)) / (1 + plan.n_permutations)
-    family = (1 + (null.max(axis=1)[:, None] >= observed).sum(axis=0)) / (1 + plan.n_permutations)
-    qvalues = benjamini_hochberg(pvalues)
-    entropy = label_entropy(context.classes.codes)
+    pvalues, qvalues, family, information = (
+        np.asarray(table, dtype=np.float64)[:, 0]
+        for table in (test.pvalues, test.qvalues, test.max_pvalues, test.values)
+    )
+    entropy = label_entropy(codes)
     best = np.argsort(-values, kind="stable")[:_LISTED]
     result = {
         "mean": float(values.mean()),
         "median": float(np.median(values)),
         "max": float(values.max()),
-        "null_mean": float(null.mean()),
-        "n_permutations": plan.n_permutations,
-        "n_samples_tested": len(rows),
+        "n_permutations": test.n_permutations_used,
         "n_max_p_below_alpha": int((family <= plan.alpha).sum()),
         "best": [
             {
@@ -74,7 +75,7 @@ def label_stage(context: AuditContext, layer: str, rng: np.random.Generator) -> 
     }
     arrays: dict[str, Array] = {
         "values": values,
-        "null_mean": null.mean(axis=0),
+        "binned": information,
         "pvalues": pvalues,
         "qvalues": qvalues,
         "max_pvalues": family,
@@ -82,10 +83,19 @@ def label_stage(context: AuditContext, layer: str, rng: np.random.Generator) -> 
     return result, arrays
 
 
-def benjamini_hochberg(pvalues: Float64) -> Float64:
-    """q-values of one family (Benjamini and Hochberg 1995)."""
-    order = np.argsort(pvalues, kind="stable")[::-1]
-    ranks = np.arange(len(pvalues), 0, -1)
-    qvalues = np.empty_like(pvalues)
-    qvalues[order] = np.minimum.accumulate(np.minimum(1.0, pvalues[order] * len(pvalues) / ranks))
-    return qvalues
+def _binned(context: AuditContext, layer: str) -> Array:
+    """The plan's bin of every value, (n_samples, n_maps) small integers."""
+    matrix = context.matrix(layer)
+    n_bins = context.plan.n_bins
+    assert n_bins is not None, "resolve_plan fills it in"
+    start, stop = leaf_bounds([matrix])[0]
+    n, d = matrix.data.shape
+    leaf = 8 * d * (stop - start)
+    size = n * d * code_dtype(n_bins).itemsize + 8 * n * min(d, _COLUMNS) + 2 * leaf * context.workers()
+    context.require(size, f"the bins of {matrix.name}")
+    common = {"rows": stop - start, "n_jobs": context.workers()}
+    if context.plan.strategy == "quantile":
+        bins = quantile_bins(matrix, n_bins, columns=_COLUMNS, **common)
+    else:
+        bins = uniform_bins(matrix, n_bins, **common)
+    return encode(matrix, bins, **common).T

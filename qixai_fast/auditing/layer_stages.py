@@ -166,7 +166,7 @@ def _state(context: AuditContext, layer: str, maps: _Maps, *, varies: bool) -> d
     n, d = data.shape
     entropy = mixedness = None
     if maps.zero_rows < n:
-        states = data if maps.zero_rows == 0 else _without_zero_rows(data)
+        states = data if maps.zero_rows == 0 else _without_zero_rows(context, layer)
         entropy = number(von_neumann_entropy(states, **context.options()))
         mixedness = number(purity(states, **context.options()))
     return {
@@ -177,7 +177,9 @@ def _state(context: AuditContext, layer: str, maps: _Maps, *, varies: bool) -> d
     }
 
 
-def _without_zero_rows(data: Array) -> Array:
+def _without_zero_rows(context: AuditContext, layer: str) -> Array:
+    data = context.store[layer]
+    context.require(2 * data.nbytes, f"the samples of layer {layer!r} that are not all zero")
     kept: Array = data[(data != 0).any(axis=1)]
     return kept
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from statistics import NormalDist
 from typing import Any
 
@@ -19,7 +17,7 @@ from ..mutual_info.ksg import pairwise_mutual_info_ksg
 from ..mutual_info.significance import mutual_info_test
 from ..quantum import entanglement_entropy, schmidt_spectrum
 from ..similarity import cosine_similarity
-from .context import AuditContext
+from .context import AuditContext, quiet
 from .files import Stage
 
 _LISTED_MODES = 10
@@ -55,7 +53,7 @@ def relation_stage(
     maps = [chosen_maps(context, summary["std"]) for summary in summaries]
     data = [context.columns(layer, chosen) for layer, chosen in zip(layers, maps, strict=True)]
     second = None if within else data[1]
-    with _quiet():
+    with quiet():
         raw, centred = (
             np.asarray(cosine_similarity(data[0], second, axis=0, center=center, **context.options()))
             for center in (False, True)
@@ -129,9 +127,12 @@ def _alignment(
     plan = context.plan
     assert plan.n_permutations is not None, "resolve_plan fills it in"
     rows = context.test_rows(rng)
+    width = first.shape[1] + second.shape[1]
+    square = max(len(rows), min(width, len(rows))) ** 2
+    context.require(8 * (3 * len(rows) * width + (2 + context.workers()) * square), f"CKA of {a!r} and {b!r}")
     observed, null = cka_null(first[rows], second[rows], plan.n_permutations, context.workers(), rng)
     pvalue = (1 + int((null >= observed).sum())) / (1 + plan.n_permutations)
-    with _quiet():
+    with quiet():
         value = float(linear_cka(first, second, **context.options()))
         debiased = (
             float(linear_cka(first, second, debiased=True, **context.options()))
@@ -207,7 +208,7 @@ def mutual_info_stage(
     within = layers[0] == layers[1]
     maps = [chosen_maps(context, summary["std"]) for summary in summaries]
     data = [context.columns(layer, chosen) for layer, chosen in zip(layers, maps, strict=True)]
-    with _quiet():
+    with quiet():
         test = mutual_info_test(
             data[0],
             None if within else data[1],
@@ -254,7 +255,7 @@ def ksg_stage(
         groups.setdefault((a, b), []).append(place)
     for (a, b), places in groups.items():
         index = np.array([(pairs[place][1], pairs[place][3]) for place in places])
-        with _quiet():
+        with quiet():
             found = pairwise_mutual_info_ksg(
                 context.store[a],
                 context.store[b],
@@ -265,11 +266,3 @@ def ksg_stage(
         for place, value in zip(places, np.asarray(found), strict=True):
             values[place] = float(value) if math.isfinite(value) else None
     return {"values": values}, {}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide engines' warnings that the audit gives in its own words (dead maps, few permutations)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        yield

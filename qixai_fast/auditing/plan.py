@@ -52,7 +52,7 @@ class AuditPlan:
         Maps compared in a pair of layers, at most: those of largest variance in wider layers. Spectrum, CKA
         and labels use all maps.
     null_samples : int
-        Samples, at most, drawn for the permutation tests of CKA and of class labels.
+        Samples, at most, drawn for the permutation test of CKA.
     n_attributions : int
         Inputs to attribute; 0 for none.
     n_steps, max_n_steps : int

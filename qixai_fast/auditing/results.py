@@ -29,7 +29,8 @@ components, m at most 2,000 samples.
     ``maps_a`` (A,), ``maps_b`` (B,) int64; ``values``, ``null_mean``, ``pvalues``, ``qvalues``,
     ``max_pvalues``: each (A, B). Within one layer they are symmetric, NaN on the diagonal.
 ``labels_*`` (:class:`LayerLabels`)
-    ``values``, ``null_mean``, ``pvalues``, ``qvalues``, ``max_pvalues``: each (d,).
+    ``values``, ``binned`` (the estimate behind the p-values, nats), ``pvalues``, ``qvalues``,
+    ``max_pvalues``: each (d,).
 ``attributions`` (:class:`AttributionSection`)
     ``inputs_0``, ``values_0`` (n, ...): the sampled inputs and their attributions, float32;
     ``inputs_1``, ``values_1`` and so on for models of several inputs; ``sample`` (n,) int64;
@@ -216,16 +217,17 @@ class LabelMap(TypedDict):
 
 
 class LayerLabels(TypedDict):
-    """Mutual information of each map of a layer with the class labels (Ross 2014), nats."""
+    """Mutual information of each map of a layer with the class labels (Ross 2014), nats.
+
+    The p-values shuffle labels, on a binned estimate with the plan's bins.
+    """
 
     layer: str
     arrays: str
     mean: float
     median: float
     max: float
-    null_mean: float
     n_permutations: int
-    n_samples_tested: int  # the p-values draw samples where there are more than plan.null_samples
     n_max_p_below_alpha: int
     best: list[LabelMap]  # at most 10, most informative first
 

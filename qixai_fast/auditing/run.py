@@ -144,7 +144,7 @@ def audit(
         write_report(results, arrays, fresh)
         timings = _timings(runner, opened, folder, started, began)
         write_atomic(fresh / "timings.json", json_bytes(timings))
-        files.publish(runner.names, json_bytes(results))
+        files.publish(runner.names, list(arrays), json_bytes(results))
     return AuditReport(results, arrays, timings, folder, folder / "report.html")
 
 
