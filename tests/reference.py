@@ -275,3 +275,51 @@ def mutual_info_by_parts(x, y, x_atom, y_atom, k, algorithm=1):
     if both.sum() > 1:
         total += both.sum() / n * ksg_local(x[both], y[both], min(k, both.sum() - 1), algorithm).mean()
     return total
+
+
+# Spectra ---------------------------------------------------------------------------------------
+
+
+def spectrum(X, center):
+    """All singular values and right singular vectors (as rows) in float64, centred in extended precision."""
+    exact = np.asarray(X, dtype=np.longdouble)
+    if center:
+        exact = exact - exact.sum(axis=0) / len(exact)
+    _, values, rows = np.linalg.svd(exact.astype(np.float64), full_matrices=False)
+    return values, rows
+
+
+def positive_largest_entries(rows):
+    """Each row with the sign that makes its entry of largest absolute value positive."""
+    flipped = []
+    for row in rows:
+        largest = max(range(len(row)), key=lambda i: abs(row[i]))
+        flipped.append(row if row[largest] >= 0 else -row)
+    return np.array(flipped)
+
+# Integrated gradients --------------------------------------------------------------------------
+
+
+def riemann_accumulate(gradients, weights, inputs=None, baselines=0.0):
+    """Weighted sum over the first axis, times the way from baselines to inputs."""
+    total = np.zeros(np.shape(gradients)[1:])
+    for gradient, weight in zip(gradients, weights):
+        total = total + weight * np.asarray(gradient, dtype=np.float64)
+    if inputs is None:
+        return total
+    return total * (np.asarray(inputs, dtype=np.float64) - np.asarray(baselines, dtype=np.float64))
+
+
+def integrated_gradients(score, x, baseline, nodes, weights):
+    """Attribution of one sample: ``score`` maps a tensor of shape (1, ...) to a tensor of one element."""
+    import torch
+
+    total = np.zeros(x.shape)
+    for node, weight in zip(nodes, weights):
+        point = (baseline + node * (x - baseline)).clone().requires_grad_()
+        score(point[None]).sum().backward()
+        total += weight * point.grad.double().numpy()
+    with torch.no_grad():
+        change = float(score(x[None]).sum() - score(baseline[None]).sum())
+    values = total * (x - baseline).double().numpy()
+    return values, values.sum() - change

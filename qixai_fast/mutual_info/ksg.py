@@ -15,8 +15,8 @@ from .._validate import Float64, Matrix, as_matrix, check_same_samples
 from .pairing import Pairs
 from .pairs import digamma_table, pair_local
 from .pairwise import Options, check_options, pairwise_values, plan_memory
-from .variables import VARIABLE_BYTES, Jitter, Variable, check_matrix_finite, read_columns, seed_of
-from .vectors import VECTOR_BYTES, VECTOR_DIMENSION_BYTES, vector_local
+from .variables import Jitter, Variable, check_matrix_finite, read_columns, seed_of
+from .vectors import VECTOR_BASE_BYTES, VECTOR_BYTES, VECTOR_DIMENSION_BYTES, vector_local
 
 
 @dataclass(frozen=True)
@@ -214,10 +214,11 @@ def mutual_info_ksg(
     )
     width = first.n_features + second.n_features
     work = f"mutual_info_ksg of {n} samples"
-    plan_memory(n, 1, budget, work)
-    if width > 2:
-        per_sample = VECTOR_BYTES + width * (VARIABLE_BYTES + VECTOR_DIMENSION_BYTES)
-        require_budget(budget, n * per_sample + 2**23, work)
+    if width == 2:
+        plan_memory(n, 1, budget, work)
+    else:
+        per_sample = VECTOR_BYTES + width * VECTOR_DIMENSION_BYTES
+        require_budget(budget, n * per_sample + VECTOR_BASE_BYTES, work)
     jitter, psi = Jitter(seed, n), digamma_table(n)
     x_variables = _prepare(first, options, jitter)
     y_variables = _prepare(second, options, jitter)

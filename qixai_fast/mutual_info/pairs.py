@@ -11,7 +11,7 @@ from ..kernels import ksg_cpu
 from .variables import Int32, Variable, choose_views
 
 # The most that one pair takes while it runs, in bytes a sample.
-PAIR_BYTES = 160
+PAIR_BYTES = 104
 
 
 def digamma_table(n: int) -> Float64:
@@ -24,8 +24,8 @@ def digamma_table(n: int) -> Float64:
     with np.errstate(divide="ignore"):
         np.divide(1.0, table, out=table)
     head = np.cumsum(np.concatenate(([-np.euler_gamma], table[1:16])))
-    for start in range(16, n + 1, 2**16):
-        inverse = table[start : start + 2**16]
+    for start in range(16, n + 1, 2**13):
+        inverse = table[start : start + 2**13]
         square = inverse * inverse
         series = 1 / 12 - square * (1 / 120 - square * (1 / 252 - square * (1 / 240 - square / 132)))
         inverse[:] = -np.log(inverse) - inverse / 2 - square * series

@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 _READ_GROUP = 4
 _TASK_PAIRS = 32
 # Row blocks in flight while columns are read and checked.
-_READ_BYTES = 4 * 2**20
+_READ_BYTES = 2 * 2**20
 # Objects, whatever the number of samples.
 _BASE_BYTES = 2**18
 

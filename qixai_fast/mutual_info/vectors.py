@@ -18,9 +18,10 @@ from .variables import Int32, Variable
 # Queries in a task.
 _QUERIES = 1024
 
-# Bytes a sample, besides those for each dimension.
-VECTOR_BYTES = 200
-VECTOR_DIMENSION_BYTES = 56
+# Bytes: for each sample, for each sample and dimension (its Variable included), and whatever their number.
+VECTOR_BYTES = 180
+VECTOR_DIMENSION_BYTES = 80
+VECTOR_BASE_BYTES = 2**21
 
 
 @dataclass(frozen=True)
