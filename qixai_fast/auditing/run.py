@@ -29,7 +29,6 @@ from .label_stage import label_entropy, label_stage
 from .layer_stages import layer_stage
 from .pair_stages import ksg_stage, mutual_info_stage, relation_stage
 from .plan import AuditPlan, resolve_plan
-from .report.writer import write_report
 from .results import (
     SCHEMA_VERSION,
     AuditReport,
@@ -138,6 +137,8 @@ def audit(
     if folder.resolve().is_relative_to(opened.path.resolve()):
         raise ValueError(f"out: {folder} is in the store itself; choose another directory")
     files = AuditFiles(folder)
+    from .report.writer import write_report  # brings matplotlib, which nothing else here needs
+
     with files.locked():
         results, arrays, runner = _compute(context, subject, early, seed, files, progress)
         fresh = files.fresh_folder()
