@@ -26,12 +26,23 @@ _HOME = {
     "randomized_svd": "spectra",
     "cosine_similarity": "similarity",
     "cosine_top_k": "similarity",
+    "linear_cka": "alignment",
+    "linear_cka_test": "alignment",
+    "LinearCKATest": "alignment",
+    "von_neumann_entropy": "quantum",
+    "purity": "quantum",
+    "effective_rank": "quantum",
+    "schmidt_spectrum": "quantum",
+    "entanglement_entropy": "quantum",
     "ActivationStore": "store",
     "LayerSpec": "store",
     "StoreWriter": "store",
     "create_store": "store",
     "open_store": "store",
     "capture": "capturing",
+    "Attribution": "gradients",
+    "integrated_gradients": "gradients",
+    "riemann_accumulate": "riemann",
 }
 
 __all__ = sorted(_HOME)

@@ -1,0 +1,183 @@
+"""The model along a path: its outputs, its gradients, and what a row of a pass costs in memory.
+
+Nothing of the model is changed: gradients are asked for with respect to the inputs only, so ``.grad``,
+``requires_grad``, hooks and the training mode stay as they are.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ._path_inputs import PathSamples, check_output, select_outputs, summing_dtype
+from ._validate import Float64
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+@contextmanager
+def recording() -> Iterator[None]:
+    """Record operations for a gradient, also inside ``torch.no_grad()`` and ``torch.inference_mode()``."""
+    import torch
+
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+def check_model(model: Any, samples: PathSamples) -> None:
+    """Check that a model can be called, sits where the inputs are, and is in evaluation mode (a warning)."""
+    import torch
+
+    if not callable(model):
+        raise TypeError(f"model: wanted a torch module or a function, got {type(model).__name__}")
+    if not isinstance(model, torch.nn.Module):
+        return
+    here = samples.inputs[0].device
+    devices = {str(tensor.device) for tensor in (*model.parameters(), *model.buffers())}
+    if devices and str(here) not in devices:
+        raise ValueError(
+            f"inputs: on {here}, but the model is on {', '.join(sorted(devices))}; move one of them"
+        )
+    unsteady = [
+        name or type(module).__name__ for name, module in model.named_modules() if _is_unsteady(module)
+    ]
+    if unsteady:
+        warnings.warn(
+            f"model: {', '.join(unsteady[:3])}{' and others' if len(unsteady) > 3 else ''}: dropout or batch "
+            "statistics are active, so that gradients are random or depend on the other rows of a batch; "
+            "call model.eval() first",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _is_unsteady(module: torch.nn.Module) -> bool:
+    """Whether the module's output is random, or mixes the rows of a batch."""
+    from torch import nn
+
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        return module.training or module.running_mean is None
+    if isinstance(module, nn.modules.dropout._DropoutNd):
+        return module.training and module.p > 0
+    if isinstance(module, (nn.RNNBase, nn.MultiheadAttention)):
+        return module.training and module.dropout > 0
+    return False
+
+
+# Saved tensors, and as much again twice for the gradients that flow back and for scratch space.
+_HEADROOM = 3
+
+
+class PathModel:
+    """A model, seen along the straight paths from baselines to inputs."""
+
+    def __init__(self, model: Callable[..., Any]) -> None:
+        self._model = model
+
+    def _scores(self, rows: tuple[Tensor, ...], samples: PathSamples) -> Tensor:
+        n_rows = int(rows[0].shape[0])
+        # A copy, so that a model that works in place changes neither the leaf nor the caller's data.
+        copies = tuple(row.clone() for row in rows)
+        output = self._model(*copies, *samples.repeated_extra(n_rows // len(samples)))
+        return select_outputs(output, samples.target, n_rows)
+
+    def outputs(self, samples: PathSamples, node: float) -> Tensor:
+        """F at one point of each sample's path (0: baseline, 1: input), shape (n,), float64.
+
+        Recorded like a gradient pass although no gradient is taken: some modules (the transformer
+        encoder) compute differently where nothing is recorded, and the two must agree.
+        """
+        with recording():
+            scores = self._scores(_points(samples, [node]), samples)
+        return scores.detach().to(summing_dtype(scores))
+
+    def gradients(self, samples: PathSamples, nodes: Float64) -> tuple[Tensor | None, ...]:
+        """Gradients of F at points of each sample's path, one (n_nodes, n, ...) tensor for each input.
+
+        None for an input that the output does not depend on.
+        """
+        import torch
+
+        with recording():
+            rows = _points(samples, nodes)
+            scores = self._scores(rows, samples)
+            found: tuple[Tensor | None, ...] = ()
+            if scores.requires_grad:
+                found = torch.autograd.grad(scores, rows, torch.ones_like(scores), allow_unused=True)
+        if all(gradient is None for gradient in found):
+            raise ValueError(
+                "model: its output does not depend on the inputs through differentiable operations "
+                "(a detach, a no_grad block, an argmax or a conversion to NumPy cuts the path)"
+            )
+        n = len(samples)
+        return tuple(None if g is None else g.reshape(len(nodes), n, *g.shape[1:]) for g in found)
+
+    def probe(self, samples: PathSamples) -> int:
+        """Check the model's output on the first samples; return the bytes that a row of a pass takes."""
+        import torch
+
+        n_rows = min(2, len(samples))  # two: batch normalisation refuses one row in training mode
+        first = samples.take(torch.arange(n_rows))
+        known = {tensor.untyped_storage().data_ptr() for tensor in _tensors_of(self._model)}
+        saved = 0
+
+        def count(tensor: Tensor) -> Tensor:
+            nonlocal saved
+            if tensor.layout is torch.strided and tensor.untyped_storage().data_ptr() not in known:
+                known.add(tensor.untyped_storage().data_ptr())
+                saved += tensor.untyped_storage().nbytes()
+            return tensor
+
+        with recording():
+            rows = _points(first, [1.0])
+            copies = tuple(row.clone() for row in rows)
+            with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+                try:
+                    output = self._model(*copies, *first.repeated_extra(1))
+                except RuntimeError as error:
+                    self._explain(error, samples)
+                    raise
+                check_output(output, samples.target, n_rows)
+                select_outputs(output, first.target, n_rows)
+        if isinstance(output, torch.Tensor):
+            saved += 2 * output.nbytes
+        per_pass = sum(row.nbytes for row in rows)
+        per_sample = sum(row.numel() * 8 for row in rows)
+        # Points, their copy, their gradient, and float32 twins of half precision; float64 sums, those of
+        # the coarser rule, and temporaries. A third more for what the allocator leaves unused.
+        return (_HEADROOM * saved + 6 * per_pass + 6 * per_sample) * 4 // (3 * n_rows) + 1
+
+    def _explain(self, error: RuntimeError, samples: PathSamples) -> None:
+        """Raise a clearer error where the inputs' dtype is not the weights'."""
+        weights = {str(tensor.dtype) for tensor in _tensors_of(self._model) if tensor.dtype.is_floating_point}
+        given = {str(x.dtype) for x in samples.inputs}
+        if weights and given - weights:
+            raise TypeError(
+                f"inputs: {', '.join(sorted(given))}, but the model's weights are "
+                f"{', '.join(sorted(weights))}, and the model refuses the mixture: {error}"
+            ) from error
+
+
+def _tensors_of(model: Any) -> list[Tensor]:
+    import torch
+
+    return [*model.parameters(), *model.buffers()] if isinstance(model, torch.nn.Module) else []
+
+
+def _points(samples: PathSamples, nodes: Any) -> tuple[Tensor, ...]:
+    """Points on the paths, (n_nodes * n, ...), node after node; leaves that want a gradient."""
+    import torch
+
+    points = []
+    with torch.no_grad():
+        for x, baseline in zip(samples.inputs, samples.baselines, strict=True):
+            # half precision would round the way itself
+            dtype = torch.float32 if x.dtype.itemsize < 4 else x.dtype
+            steps = torch.as_tensor(nodes, dtype=dtype, device=x.device).reshape(-1, *[1] * x.ndim)
+            way = torch.lerp(baseline.to(dtype)[None], x.to(dtype)[None], steps)
+            points.append(way.to(x.dtype).reshape(-1, *x.shape[1:]))
+    return tuple(point.requires_grad_() for point in points)
