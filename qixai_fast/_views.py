@@ -28,9 +28,9 @@ def columns_of(matrix: Matrix, start: int, stop: int) -> Matrix:
 
 @dataclass(frozen=True)
 class Affine(Matrix):
-    """A matrix read as ``X * scale - shift``; both of shape (d,), scales powers of two."""
+    """A matrix read as ``X * scale - shift``; the scale one number, or one a column."""
 
-    scale: Float64
+    scale: Float64 | float
     shift: Float64
 
     def block(self, start: int, stop: int) -> Float64:
@@ -87,22 +87,16 @@ def largest_magnitudes(matrix: Matrix, n_jobs: int) -> Float64:
 
     def leaf(bounds: tuple[int, int]) -> Float64:
         rows = matrix.block(*bounds)
-        return np.maximum(rows.max(axis=0), -rows.min(axis=0))
+        magnitudes: Float64 = np.maximum(rows.max(axis=0), -rows.min(axis=0))
+        return magnitudes
 
     largest: Float64 = reduce(np.maximum, ordered_map(leaf, leaf_bounds([matrix]), n_jobs))
     return largest
 
 
-def safe_scales(matrix: Matrix, n_jobs: int) -> Float64:
-    """Powers of two, one a column, that keep squares and their products inside float64.
-
-    All ones except for columns of extreme values. Only float64 input can hold those, so nothing
-    else is read for it.
-    """
-    scales = np.ones(matrix.n_features)
-    if matrix.dtype != np.float64:
-        return scales
-    largest = largest_magnitudes(matrix, n_jobs)
+def _safe_powers(largest: Float64) -> Float64:
+    """Powers of two that bring magnitudes back to 1 where they are extreme; 1 elsewhere."""
+    scales = np.ones_like(largest)
     extreme = (largest > 0) & ((largest < _SMALLEST_SAFE) | (largest > _LARGEST_SAFE))
     _, exponents = np.frexp(largest[extreme])
     scales[extreme] = np.ldexp(1.0, np.clip(1 - exponents, -1022, 1023))
@@ -110,8 +104,20 @@ def safe_scales(matrix: Matrix, n_jobs: int) -> Float64:
 
 
 def within_range(matrix: Matrix, n_jobs: int) -> Matrix:
-    """Scale columns of extreme values by powers of two; a matrix without any as it is."""
-    scales = safe_scales(matrix, n_jobs)
+    """Scale columns of extreme values by powers of two; a matrix without any as it is.
+
+    Only float64 input can hold such values, so that nothing else is read for it.
+    """
+    if matrix.dtype != np.float64:
+        return matrix
+    scales = _safe_powers(largest_magnitudes(matrix, n_jobs))
     if (scales == 1).all():
         return matrix
     return Affine(matrix.name, matrix.data, matrix.home, scales, np.zeros(matrix.n_features))
+
+
+def layer_scale(matrix: Matrix, n_jobs: int) -> float:
+    """One power of two that keeps a whole layer within range; 1 unless its values are extreme."""
+    if matrix.dtype != np.float64:
+        return 1.0
+    return float(_safe_powers(largest_magnitudes(matrix, n_jobs).max(keepdims=True))[0])

@@ -1,0 +1,144 @@
+"""What linear CKA and Schmidt spectra need of two layers: cross moments, or Gram matrices of wide ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ._memory import workers_within
+from ._products import gram, gram_memory
+from ._threads import ordered_map, single_threaded_blas
+from ._validate import Float64, Matrix
+from ._views import Affine, WithSquaredNorm, layer_scale
+from .statistics import (
+    CrossMoments,
+    combine_tree,
+    cross_moments,
+    cross_moments_memory,
+    leaf_bounds,
+    leaf_shift,
+)
+
+
+@dataclass(frozen=True)
+class Grams:
+    """Gram matrices of two layers whose columns are centred, each (n, n)."""
+
+    K: Float64
+    L: Float64
+
+
+def prefers_grams(X: Matrix, Y: Matrix) -> bool:
+    """Whether (n, n) Gram matrices are smaller than the cross moments of all features."""
+    return X.n_samples < X.n_features + Y.n_features
+
+
+def layer_views(matrices: Sequence[Matrix], n_jobs: int) -> list[WithSquaredNorm]:
+    """View layers about a shift, with the squared norm of each sample as one more column.
+
+    The shift is each layer's mean over leaf 0. One power of two scales a layer whose values are
+    extreme, which changes neither CKA nor a Schmidt spectrum.
+
+    Cross moments of these views, one read of each layer, are all that cosine, linear CKA (debiased
+    as well, thanks to the norms) and Schmidt spectra of all pairs take.
+    """
+    start, stop = leaf_bounds(matrices)[0]
+    views = []
+    for matrix in matrices:
+        scale = layer_scale(matrix, n_jobs)
+        first = matrix.block(start, stop)
+        first *= scale
+        views.append(WithSquaredNorm(matrix.name, matrix.data, matrix.home, scale, leaf_shift(first)))
+    return views
+
+
+def layer_moments(X: Matrix, Y: Matrix, *, n_jobs: int, budget: int | None) -> CrossMoments:
+    """Cross moments of the :func:`layer_views` of two layers."""
+    leaf = 16 * (X.n_features + Y.n_features + 2) * leaf_bounds([X, Y])[0][1]
+    placeholders = [
+        WithSquaredNorm(matrix.name, matrix.data, matrix.home, 1.0, np.zeros(0)) for matrix in (X, Y)
+    ]
+    fixed, per_worker = cross_moments_memory(placeholders)
+    workers = workers_within(
+        budget,
+        n_jobs,
+        fixed=fixed,
+        per_worker=per_worker + leaf,
+        work=f"cross moments of {X.n_features} and {Y.n_features} features",
+    )
+    return cross_moments(layer_views([X, Y], workers), n_jobs=workers)
+
+
+def _column_means(view: Affine, n_jobs: int) -> Float64:
+    """Means of the columns of a view, in one read."""
+
+    def leaf(bounds: tuple[int, int]) -> Float64:
+        total: Float64 = view.block(*bounds).sum(axis=0)
+        return total
+
+    total = combine_tree(ordered_map(leaf, leaf_bounds([view]), n_jobs), np.add)
+    means: Float64 = total / view.n_samples
+    return means
+
+
+def centred_view(matrix: Matrix, n_jobs: int) -> Affine:
+    """View a layer with the mean of each column taken away, scaled where its values are extreme."""
+    scale = layer_scale(matrix, n_jobs)
+    first = matrix.block(*leaf_bounds([matrix])[0])
+    first *= scale
+    shift = leaf_shift(first)
+    del first
+    about_shift = Affine(matrix.name, matrix.data, matrix.home, scale, shift)
+    return Affine(matrix.name, matrix.data, matrix.home, scale, shift + _column_means(about_shift, n_jobs))
+
+
+def centred_view_memory(matrix: Matrix) -> int:
+    """Bytes that :func:`centred_view` takes for each worker."""
+    return 8 * matrix.n_features * (2 * leaf_bounds([matrix])[0][1] + 4) + 2**16
+
+
+def layer_grams(X: Matrix, Y: Matrix, *, n_jobs: int, budget: int | None, squares: int = 0) -> Grams:
+    """Gram matrices of two layers; ``squares`` more matrices of their size count in the budget."""
+    (result, of_x), (_, of_y) = gram_memory(X), gram_memory(Y)
+    per_worker = max(of_x, of_y, centred_view_memory(X), centred_view_memory(Y))
+    workers = workers_within(
+        budget,
+        n_jobs,
+        fixed=(2 + squares) * result + 8 * (X.n_features + Y.n_features),
+        per_worker=per_worker,
+        work=f"Gram matrices of {X.n_samples} samples",
+    )
+    return Grams(gram(centred_view(X, workers), workers), gram(centred_view(Y, workers), workers))
+
+
+def cross_singular_values(parts: CrossMoments | Grams) -> tuple[Float64, float]:
+    """Singular values of the centred cross-covariance, times n, and the bound on their norm.
+
+    Returns
+    -------
+    singular_values : ndarray
+        Largest first.
+    bound : float
+        Root of the product of both layers' sums of squares: no norm can be larger, and rounding
+        errors are proportional to it.
+    """
+    with single_threaded_blas():
+        cross: Float64
+        if isinstance(parts, CrossMoments):
+            traces = [float(np.trace(parts.block(i, i)[:-1, :-1])) for i in (0, 1)]
+            cross = parts.block(0, 1)[:-1, :-1]
+        else:
+            traces = [float(np.trace(parts.K)), float(np.trace(parts.L))]
+            cross = _root(parts.K) @ _root(parts.L).T
+        values = np.linalg.svd(cross, compute_uv=False).astype(np.float64, copy=False)
+    return values, float(np.sqrt(traces[0]) * np.sqrt(traces[1]))
+
+
+def _root(K: Float64) -> Float64:
+    """A matrix R of K's size with ``R.T @ R = K``."""
+    eigenvalues, vectors = np.linalg.eigh(K)
+    vectors *= np.sqrt(np.maximum(eigenvalues, 0.0))
+    root: Float64 = vectors.T
+    return root
