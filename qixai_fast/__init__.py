@@ -43,6 +43,9 @@ _HOME = {
     "Attribution": "gradients",
     "integrated_gradients": "gradients",
     "riemann_accumulate": "riemann",
+    "AuditPlan": "auditing.plan",
+    "AuditReport": "auditing.results",
+    "audit": "auditing.run",
 }
 
 __all__ = sorted(_HOME)
