@@ -9,7 +9,7 @@ from scipy.integrate import dblquad, quad
 from scipy.stats import multivariate_normal, norm
 
 import qixai_fast as qf
-from qixai_fast.mutual_info.lattice import BFLOAT16, FLOAT16, find_lattice
+from qixai_fast.mutual_info.lattice import BFLOAT16, FLOAT16, Lattice, find_lattice
 
 
 def gaussian(n, rho, seed=0):
@@ -199,6 +199,17 @@ def test_gaps_are_those_of_the_formats():
     down = torch.nextafter(tensor, -infinity).double().numpy()
     np.testing.assert_array_equal(values + above, up)
     np.testing.assert_array_equal(values - below, down)
+
+
+def test_spread_reaches_the_midpoints():
+    values = np.array([0.0, 1.0, -1.0, 0.1, -300.0]).astype(np.float16)
+    exact = values.astype(float)
+    ends = [np.nextafter(values, np.float16(side)).astype(float) for side in (-np.inf, np.inf)]
+    for share, end in zip((0.0, 1.0), ends, strict=True):
+        np.testing.assert_array_equal(FLOAT16.spread(exact, np.full(5, share)), (exact + end) / 2)
+    steps = np.array([0.0, 0.5, 7.5])
+    np.testing.assert_array_equal(Lattice("uniform", 0.5).spread(steps, np.zeros(3)), steps - 0.25)
+    np.testing.assert_array_equal(Lattice("uniform", 0.5).spread(steps, np.ones(3)), steps + 0.25)
 
 
 @given(st.sampled_from([FLOAT16, BFLOAT16]), st.integers(0, 2**32 - 1))
