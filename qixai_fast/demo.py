@@ -211,6 +211,7 @@ def capture_digits(
         sample_ids=2,
         metadata={
             "demo": "scikit-learn digits",
+            "model": "CNN on handwritten digits",
             "class_names": [str(digit) for digit in range(10)],
             "test_samples": digits.test.tolist(),
         },

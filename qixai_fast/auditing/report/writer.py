@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import resources
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
+from tqdm import tqdm
 
 from ..results import Arrays, LayerResult, PairResult, Results
 from . import attribution_figures, layer_figures, relation_figures
@@ -72,7 +73,7 @@ def _percent(share: float, digits: int = 0) -> str:
 def _number(value: float | None, digits: int = 2) -> str:
     if value is None:
         return "–"
-    return f"{value:.{digits}f}"
+    return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no "-0.000"
 
 
 def _pvalue(value: float, floor: float) -> str:
@@ -100,17 +101,7 @@ def _environment() -> Environment:
     return environment
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a crash, never sees half of it."""
-    partial = path.with_name(f".{path.name}.part")
-    with open(partial, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-
-
-def write_report(results: Results, arrays: Arrays, out: Path) -> Path:
+def write_report(results: Results, arrays: Arrays, out: Path, *, progress: bool = False) -> Path:
     """Write ``out/figures/*.png`` and ``out/report.html``.
 
     Parameters
@@ -121,6 +112,8 @@ def write_report(results: Results, arrays: Arrays, out: Path) -> Path:
         File stem -> array name -> array, as :mod:`qixai_fast.auditing.results` lists them.
     out : Path
         The report's directory; made where it does not exist.
+    progress : bool
+        Show a bar over figures, on standard error, once they take more than a second.
 
     Returns
     -------
@@ -130,13 +123,13 @@ def write_report(results: Results, arrays: Arrays, out: Path) -> Path:
     folder = out / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     figures: dict[str, str] = {}
-    for name, make in _plan_figures(results, arrays):
+    planned = list(_plan_figures(results, arrays))
+    for name, make in tqdm(
+        planned, desc="figures", unit="figure", disable=not progress, file=sys.stderr, delay=1.0
+    ):
         png = png_bytes(make())
-        write_atomically(folder / f"{name}.png", png)
+        (folder / f"{name}.png").write_bytes(png)
         figures[name] = base64.b64encode(png).decode("ascii")
-    for old in folder.glob("*.png"):
-        if old.stem not in figures:
-            old.unlink()
     page = (
         _environment()
         .get_template("page.html.jinja")
@@ -153,5 +146,5 @@ def write_report(results: Results, arrays: Arrays, out: Path) -> Path:
         )
     )
     path = out / "report.html"
-    write_atomically(path, page.encode("utf-8"))
+    path.write_text(page, encoding="utf-8", newline="\n")
     return path
