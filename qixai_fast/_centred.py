@@ -11,7 +11,7 @@ from ._memory import workers_within
 from ._products import gram, gram_memory
 from ._threads import ordered_map, single_threaded_blas
 from ._validate import Float64, Matrix
-from ._views import Affine, WithSquaredNorm, layer_scale
+from ._views import Affine, Centred, WithSquaredNorm, layer_scale
 from .statistics import (
     CrossMoments,
     combine_tree,
@@ -83,7 +83,7 @@ def _column_means(view: Affine, n_jobs: int) -> Float64:
     return means
 
 
-def centred_view(matrix: Matrix, n_jobs: int) -> Affine:
+def centred_view(matrix: Matrix, n_jobs: int) -> Centred:
     """View a layer with the mean of each column taken away, scaled where its values are extreme."""
     scale = layer_scale(matrix, n_jobs)
     first = matrix.block(*leaf_bounds([matrix])[0])
@@ -91,7 +91,8 @@ def centred_view(matrix: Matrix, n_jobs: int) -> Affine:
     shift = leaf_shift(first)
     del first
     about_shift = Affine(matrix.name, matrix.data, matrix.home, scale, shift)
-    return Affine(matrix.name, matrix.data, matrix.home, scale, shift + _column_means(about_shift, n_jobs))
+    mean = _column_means(about_shift, n_jobs)
+    return Centred(matrix.name, matrix.data, matrix.home, scale, shift, mean)
 
 
 def centred_view_memory(matrix: Matrix) -> int:

@@ -11,7 +11,7 @@ from ._centred import centred_view, centred_view_memory, layer_grams
 from ._memory import workers_within
 from ._threads import ordered_map, single_threaded_blas
 from ._validate import Float64, Matrix
-from ._views import Affine
+from ._views import Centred
 from .kernels.gram_cpu import permuted_inner_product
 from .statistics import leaf_bounds, leaf_rows
 
@@ -106,7 +106,7 @@ def _from_features(X: Matrix, Y: Matrix, *, n_jobs: int, budget: int | None) -> 
     return inner, p, q, workers
 
 
-def _load(view: Affine, n_jobs: int) -> Float64:
+def _load(view: Centred, n_jobs: int) -> Float64:
     """A whole layer as its blocks are read, scaled so that its Gram matrix has trace 1."""
     layer = np.empty((view.n_samples, view.n_features))
 

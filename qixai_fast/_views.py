@@ -41,6 +41,18 @@ class Affine(Matrix):
 
 
 @dataclass(frozen=True)
+class Centred(Affine):
+    """Columns of :class:`Affine`, less their mean: in two steps, as one large sum would be rounded."""
+
+    mean: Float64
+
+    def block(self, start: int, stop: int) -> Float64:
+        rows = super().block(start, stop)
+        rows -= self.mean
+        return rows
+
+
+@dataclass(frozen=True)
 class WithSquaredNorm(Affine):
     """The columns of :class:`Affine` and one more: the squared norm of the row."""
 

@@ -104,7 +104,7 @@ def linear_cka(
     """
     first, second = _check(X, Y, debiased, device, min_samples=4 if debiased else 2)
     terms = _terms(first, second, resolve_n_jobs(n_jobs), parse_memory(max_memory))
-    terms.warn_of_constants(first, second, stacklevel=3)
+    terms.warn_of_constants(first, second)
     return terms.debiased() if debiased else terms.biased()
 
 
@@ -197,7 +197,7 @@ def linear_cka_test(
     generator = as_generator(random_state)
     threads, budget = resolve_n_jobs(n_jobs), parse_memory(max_memory)
     terms = _terms(first, second, threads, budget)
-    terms.warn_of_constants(first, second, stacklevel=3)
+    terms.warn_of_constants(first, second)
     if terms.x_constant or terms.y_constant:
         return LinearCKATest(0.0, 1.0, 0.0, 0.0, m)
     b = count_at_least(
@@ -293,14 +293,12 @@ class CkaTerms:
         """The same of the debiased form."""
         return 0.0, math.sqrt(2 / (self.n * (self.n - 3)))
 
-    def warn_of_constants(self, X: Matrix, Y: Matrix, *, stacklevel: int) -> None:
-        """Warn once where a layer is constant."""
+    def warn_of_constants(self, X: Matrix, Y: Matrix) -> None:
+        """Warn the caller of a public function, once, where a layer is constant."""
         constant = [m.name for m, flag in ((X, self.x_constant), (Y, self.y_constant)) if flag]
         if constant:
             names = " and ".join(constant)
-            warnings.warn(
-                f"{names}: every feature is constant; CKA is set to 0", UserWarning, stacklevel=stacklevel + 1
-            )
+            warnings.warn(f"{names}: every feature is constant; CKA is set to 0", UserWarning, stacklevel=3)
 
 
 def _sum_of_products(first: Float64, second: Float64) -> float:
