@@ -136,6 +136,17 @@ def test_killed_at_every_step_of_resuming(quick, monkeypatch):
     assert step > 30
 
 
+def test_uncommitted_tails_are_cut_off(tmp_path):
+    store = fill(tmp_path / "s", 13)
+    before = content(store.path)
+    for file in before:
+        with open(store.path / file, "ab") as tail:
+            tail.write(b"tail" * 1000)
+    assert_holds(open_store(store.path), 13)
+    writer(store.path, resume=True).close()
+    assert content(store.path) == before
+
+
 CHILD = """
 import sys
 sys.path.insert(0, sys.argv[2])

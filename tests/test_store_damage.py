@@ -271,8 +271,10 @@ def test_directories_that_are_no_store(path, tmp_path):
     with pytest.raises(StoreError, match="is a file, not a directory"):
         writer(path / "x.npy")
     (path / "manifest.json").unlink()
-    with pytest.raises(StoreError, match="it is not an activation store"):
-        writer(path, resume=True)
+    for _ in range(2):
+        with pytest.raises(StoreError, match="it is not an activation store"):
+            writer(path, resume=True)
+        (path / "journal.jsonl").unlink(missing_ok=True)
     assert (path / "x.npy").stat().st_size > 1000
 
 

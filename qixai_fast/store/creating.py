@@ -152,7 +152,7 @@ def _refuse_foreign(directory: Path) -> None:
     unfinished = (
         LOCK in entries
         and all(name in (LOCK, JOURNAL, f"{MANIFEST}.tmp") or name.endswith(".npy") for name in entries)
-        and all((directory / name).stat().st_size <= 4096 for name in entries)
+        and all(_is_empty(directory / name) for name in entries if name.endswith(".npy"))
         and (not journal.exists() or journal.read_bytes().count(b"\n") <= 1)
     )
     if not unfinished:
@@ -160,6 +160,13 @@ def _refuse_foreign(directory: Path) -> None:
             f"{directory}: has files but no {MANIFEST}, so it is not an activation store; choose a "
             f"new directory"
         )
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether an array's file has nothing behind its header."""
+    with path.open("rb") as file:
+        head = file.read(10)
+    return path.stat().st_size <= len(head) + int.from_bytes(head[8:], "little")
 
 
 def _begin(directory: Path, manifest: Manifest, lock: WriterLock) -> StoreWriter:
