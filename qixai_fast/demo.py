@@ -103,7 +103,7 @@ def run_demo(out: str | os.PathLike[str], *, seed: int = 0, progress: bool = Tru
             store,
             Path(out) / "report",
             model=model,
-            inputs=digits.images[digits.test],
+            inputs=digits.images,
             random_state=seed,
             progress=progress,
         )
