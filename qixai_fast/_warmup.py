@@ -20,9 +20,10 @@ def _calls() -> dict[str, Callable[[], Any]]:
     return {
         "pca": lambda: qf.pca(X, 2),
         "randomized_svd": lambda: qf.randomized_svd(X, 2, random_state=0),
-        "cosine_similarity": lambda: qf.cosine_similarity(X, axis=0),
+        "cosine_similarity": lambda: qf.cosine_similarity(X),
         "cosine_top_k": lambda: qf.cosine_top_k(X, k=2),
-        "linear_cka": lambda: qf.linear_cka(X, rectified),
+        "cosine_top_k, float32": lambda: qf.cosine_top_k(X.astype(np.float32), k=2),
+        "linear_cka_test": lambda: qf.linear_cka_test(X.T, X.T, n_permutations=9, random_state=0),
         "von_neumann_entropy": lambda: qf.von_neumann_entropy(X),
         "mutual_info_binned": lambda: qf.pairwise_mutual_info_binned(X),
         "mutual_info_test": lambda: qf.mutual_info_test(X, n_permutations=19, random_state=0),
