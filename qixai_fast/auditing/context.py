@@ -85,10 +85,6 @@ class AuditContext:
         """Threads, for the stages' own work."""
         return resolve_n_jobs(self.plan.n_jobs)
 
-    def test_rows(self, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-        """Rows for the test of CKA: all, or ``plan.null_samples`` of them, in order."""
-        return draw_rows(self.n_samples, self.plan.null_samples, rng)
-
 
 def draw_rows(n_samples: int, at_most: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """All rows, or a random choice of ``at_most`` of them, in order."""

@@ -97,7 +97,7 @@ def _spectrum(layers: list[LayerResult]) -> list[str]:
             f"{layer['effective_rank']:.1f} of {layer['n_maps']} in {layer['name']}"
             for layer in _first(ranked)
         ]
-        sentences.append(f"Effective rank (directions that share the variance): {listing(shares)}.")
+        sentences.append(f"Directions in use, mean included (effective rank): {listing(shares)}.")
     return sentences
 
 
@@ -127,7 +127,7 @@ def _alike(between: list[PairResult]) -> str:
     best = max(between, key=lambda pair: pair["cka"]["value"] if pair["cka"] else 0.0)
     cka = best["cka"]
     assert cka is not None, "pairs of two layers have CKA"
-    beside = f"random pairing stays below {cka['null_q95']:.2g} in 95 % of draws; {pvalue(cka['pvalue'])}"
+    beside = f"95 % of random pairings stay below {cka['null_q95']:.2g}; {pvalue(cka['pvalue'])}"
     if not cka["significant"]:
         return (
             f"No two layers are more alike than chance: the largest CKA is {cka['value']:.2f}, "

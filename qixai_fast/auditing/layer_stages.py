@@ -15,7 +15,7 @@ from ..quantum import effective_rank, purity, von_neumann_entropy
 from ..similarity import cosine_similarity
 from ..spectra import PCAResult, pca
 from ..statistics import leaf_bounds, reduce_rows
-from .context import AuditContext, draw_rows, number
+from .context import AuditContext, draw_rows
 from .files import Stage
 
 _SCORED_SAMPLES = 2000
@@ -110,7 +110,7 @@ def layer_stage(context: AuditContext, layer: str, rng: np.random.Generator) -> 
         "total_variance": float(spectrum.total_variance),
         "components": _components(ratio, components, loadings),
         "n_components_90": int(reached[0]) + 1 if len(reached) else None,
-        **_state(context, layer, maps, varies=bool(varying.any())),
+        **_state(context, layer, maps),
         "n_zero_samples": maps.zero_rows,
         "zero_fraction": float(maps.zeros.sum() / (n * d)),
         "dead_maps": np.flatnonzero(maps.zeros == n).tolist(),
@@ -160,28 +160,22 @@ def _scores(spectrum: PCAResult, samples: Array) -> Float64:
     return np.pad(scores, ((0, 0), (0, 2 - scores.shape[1])))
 
 
-def _state(context: AuditContext, layer: str, maps: _Maps, *, varies: bool) -> dict[str, float | None]:
+def _state(context: AuditContext, layer: str, maps: _Maps) -> dict[str, float | None]:
     """Entropy and purity of the samples as unit-norm states, over samples that have a direction."""
     data = context.store[layer]
     n, d = data.shape
-    entropy = mixedness = None
+    entropy = mixedness = rank = None
     if maps.zero_rows < n:
-        states = data if maps.zero_rows == 0 else _without_zero_rows(context, layer)
-        entropy = number(von_neumann_entropy(states, **context.options()))
-        mixedness = number(purity(states, **context.options()))
+        options = {"zero_samples": "drop", **context.options()}
+        entropy = von_neumann_entropy(data, **options)
+        mixedness = purity(data, **options)
+        rank = effective_rank(data, **options)
     return {
-        "effective_rank": number(effective_rank(data, **context.options())) if varies else None,
+        "effective_rank": rank,
         "von_neumann_entropy": entropy,
         "von_neumann_entropy_max": float(np.log(min(n, d))),
         "purity": mixedness,
     }
-
-
-def _without_zero_rows(context: AuditContext, layer: str) -> Array:
-    data = context.store[layer]
-    context.require(2 * data.nbytes, f"the samples of layer {layer!r} that are not all zero")
-    kept: Array = data[(data != 0).any(axis=1)]
-    return kept
 
 
 def _duplicates(context: AuditContext, layer: str, varying: npt.NDArray[np.int64]) -> list[list[int]]:

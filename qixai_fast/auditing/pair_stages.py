@@ -9,20 +9,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import gammaincinv
 
-from .._threads import ordered_map, single_threaded_blas
 from .._validate import Array, Float64
-from ..alignment import linear_cka
+from ..alignment import linear_cka, linear_cka_test
 from ..mutual_info.ksg import pairwise_mutual_info_ksg
 from ..mutual_info.significance import mutual_info_test
 from ..quantum import entanglement_entropy, schmidt_spectrum
 from ..similarity import cosine_similarity
-from .context import AuditContext, quiet
+from .context import AuditContext, draw_rows, quiet
 from .files import Stage
 
 _LISTED_MODES = 10
-# Feature products beat Gram matrices up to about this many columns a sample: BLAS against gathers.
-_WIDE = 10
 
 
 def chosen_maps(context: AuditContext, std: Float64) -> npt.NDArray[np.int64]:
@@ -74,7 +72,7 @@ def relation_stage(
         "schmidt": None,
     }
     if not within:
-        result["cka"], arrays["cka_null"] = _alignment(context, a, b, rng)
+        result["cka"] = _alignment(context, a, b, rng)
         if result["cka"]["significant"]:
             result["schmidt"], arrays["schmidt_spectrum"] = _modes(context, a, b)
     return result, arrays
@@ -120,67 +118,46 @@ def pair_mask(shape: tuple[int, ...], within: bool) -> npt.NDArray[np.bool_]:
     return np.triu(mask, 1) if within else mask
 
 
-def _alignment(
-    context: AuditContext, a: str, b: str, rng: np.random.Generator
-) -> tuple[dict[str, Any], Float64]:
+def _alignment(context: AuditContext, a: str, b: str, rng: np.random.Generator) -> dict[str, Any]:
     first, second = context.store[a], context.store[b]
     plan = context.plan
     assert plan.n_permutations is not None, "resolve_plan fills it in"
-    rows = context.test_rows(rng)
-    width = first.shape[1] + second.shape[1]
-    square = max(len(rows), min(width, len(rows))) ** 2
-    context.require(8 * (3 * len(rows) * width + (2 + context.workers()) * square), f"CKA of {a!r} and {b!r}")
-    observed, null = cka_null(first[rows], second[rows], plan.n_permutations, context.workers(), rng)
-    pvalue = (1 + int((null >= observed).sum())) / (1 + plan.n_permutations)
+    rows = draw_rows(context.n_samples, plan.null_samples, rng)
+    everything = len(rows) == context.n_samples
+    if not everything:
+        size = len(rows) * (first.itemsize * first.shape[1] + second.itemsize * second.shape[1])
+        context.require(size, f"{len(rows)} samples of {a!r} and {b!r}")
     with quiet():
-        value = float(linear_cka(first, second, **context.options()))
-        debiased = (
-            float(linear_cka(first, second, debiased=True, **context.options()))
-            if context.n_samples > 3
-            else math.nan
+        test = linear_cka_test(
+            first if everything else first[rows],
+            second if everything else second[rows],
+            n_permutations=plan.n_permutations,
+            random_state=rng,
+            **context.options(),
         )
+        value = test.value if everything else linear_cka(first, second, **context.options())
+        debiased = linear_cka(first, second, debiased=True, **context.options())
     return {
         "value": value,
-        "debiased": debiased if math.isfinite(debiased) else None,
-        "null_mean": float(null.mean()),
-        "null_q95": float(np.quantile(null, 0.95)),
-        "pvalue": pvalue,
-        "n_permutations": plan.n_permutations,
+        "debiased": debiased,
+        "null_mean": test.null_mean,
+        "null_q95": null_quantile(test.null_mean, test.null_std, 0.95),
+        "pvalue": test.pvalue,
+        "n_permutations": test.n_permutations,
         "n_samples_tested": len(rows),
-        "tested_value": observed,
-        "significant": pvalue <= plan.alpha,
-    }, null
+        "tested_value": test.value,
+        "significant": test.pvalue <= plan.alpha,
+    }
 
 
-def cka_null(
-    X: Array, Y: Array, n_permutations: int, n_jobs: int, rng: np.random.Generator
-) -> tuple[float, Float64]:
-    """Linear CKA (Kornblith et al. 2019, equation 3), and its values with the samples of Y permuted.
+def null_quantile(mean: float, std: float, level: float) -> float:
+    """Quantile of CKA under random pairing, by the gamma distribution with its exact mean and spread.
 
-    Only the numerator depends on the pairing, so norms are computed once. Narrow layers go by feature
-    products, wide ones by Gram matrices.
+    Gretton et al. 2008, "A kernel statistical test of independence", section 3, for the numerator.
     """
-    first, second = (np.asarray(side, dtype=np.float64) for side in (X, Y))
-    first, second = (side - side.mean(axis=0) for side in (first, second))
-    n = len(first)
-    with single_threaded_blas():
-        grams = [side @ side.T if side.shape[1] > n else side.T @ side for side in (first, second)]
-        norm = math.sqrt(float((grams[0] ** 2).sum())) * math.sqrt(float((grams[1] ** 2).sum()))
-        if norm == 0.0:
-            return 0.0, np.zeros(n_permutations)
-        if first.shape[1] * second.shape[1] <= _WIDE * n:
-
-            def shared(order: npt.NDArray[np.int64]) -> float:
-                return float(((first.T @ second[order]) ** 2).sum())
-        else:
-            left, right = first @ first.T, second @ second.T
-
-            def shared(order: npt.NDArray[np.int64]) -> float:
-                return float((left * right[np.ix_(order, order)]).sum())
-
-        orders = (rng.permutation(n) for _ in range(n_permutations))
-        null = np.array(list(ordered_map(shared, orders, n_jobs)))
-        return shared(np.arange(n)) / norm, null / norm
+    if std == 0.0:
+        return mean
+    return min(1.0, float(gammaincinv((mean / std) ** 2, level)) * std**2 / mean)
 
 
 def _modes(context: AuditContext, a: str, b: str) -> tuple[dict[str, Any], Float64]:

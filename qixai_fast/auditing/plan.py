@@ -17,6 +17,7 @@ from .results import AuditWarning
 
 _CORRECTIONS = (None, "miller-madow", "panzeri-treves", "grassberger", "permutation-mean")
 _SAMPLES_A_CELL = 5
+_FEWEST_SAMPLES = 4  # for the null of CKA
 _MOST_PERMUTATIONS = 9999
 
 
@@ -205,10 +206,11 @@ def resolve_plan(plan: AuditPlan, store: ActivationStore) -> tuple[AuditPlan, li
     """
     if store.n_samples == 0:
         raise StoreError(f"{store.path}: the store holds no complete sample yet; capture some first")
-    if store.n_samples < plan.n_neighbors + 2:
+    least = max(_FEWEST_SAMPLES, plan.n_neighbors + 2)
+    if store.n_samples < least:
         raise ValueError(
             f"store: {store.n_samples} sample(s) are too few to audit with n_neighbors={plan.n_neighbors}; "
-            f"wanted at least {plan.n_neighbors + 2}"
+            f"wanted at least {least}"
         )
     names = list(store) if plan.layers is None else _known(plan.layers, list(store))
     unreduced = [name for name in names if len(store.info[name].shape) != 2]

@@ -23,8 +23,7 @@ components, m at most 2,000 samples.
 ``relation_*`` (:class:`CosineResult`, :class:`CKAResult`, :class:`SchmidtResult`)
     ``maps_a`` (A,), ``maps_b`` (B,) int64: the maps compared; ``cosine_raw``, ``cosine_centred``,
     ``cosine_raw_null``: each (A, B), the last what random pairing of samples gives on average;
-    between two layers also ``cka_null`` (n_permutations,) and, where CKA is significant,
-    ``schmidt_spectrum`` (modes,).
+    between two layers whose CKA is significant also ``schmidt_spectrum`` (modes,).
 ``mutual_info_*`` (:class:`MutualInfoResult`)
     ``maps_a`` (A,), ``maps_b`` (B,) int64; ``values``, ``null_mean``, ``pvalues``, ``qvalues``,
     ``max_pvalues``: each (A, B). Within one layer they are symmetric, NaN on the diagonal.
@@ -93,8 +92,8 @@ class LayerResult(TypedDict):
     total_variance: float  # summed over maps, squared units of the activations
     components: list[Component]
     n_components_90: int | None  # components that explain 90 %; None where more than were computed
-    effective_rank: float | None  # how many directions share the variance; None for a constant layer
-    von_neumann_entropy: float | None  # nats, of samples as unit-norm states; None without a usable sample
+    effective_rank: float | None  # exp(von_neumann_entropy): directions in use, mean included
+    von_neumann_entropy: float | None  # nats, of samples as unit-norm states; None where all are zero
     von_neumann_entropy_max: float  # ln min(n_samples, n_maps), nats
     purity: float | None  # tr rho^2, 1 / n_maps to 1
     n_zero_samples: int  # all-zero samples, which have no direction: left out of entropy and purity
@@ -127,9 +126,9 @@ class CKAResult(TypedDict):
     """Linear centred kernel alignment of two layers, 0 to 1, beside its permutation null."""
 
     value: float  # all samples
-    debiased: float | None  # unbiased estimate, near 0 for unrelated layers; None below 4 samples
-    null_mean: float
-    null_q95: float  # 95 % quantile of the null
+    debiased: float  # of unbiased estimates: near 0 for unrelated layers, may be negative
+    null_mean: float  # over all pairings of the samples, exact
+    null_q95: float  # 95 % of pairings give less (gamma approximation from the exact mean and spread)
     pvalue: float  # (1 + b) / (1 + n_permutations)
     n_permutations: int
     n_samples_tested: int  # the test draws samples where there are more than plan.null_samples

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime, timezone
 from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any, cast
-
-from tqdm import tqdm
 
 from .. import __version__
 from .._random import as_generator
@@ -142,7 +137,7 @@ def audit(
     with files.locked():
         results, arrays, runner = _compute(context, subject, early, seed, files, progress)
         fresh = files.fresh_folder()
-        write_report(results, arrays, fresh)
+        write_report(results, arrays, fresh, progress=progress)
         timings = _timings(runner, opened, folder, started, began)
         write_atomic(fresh / "timings.json", json_bytes(timings))
         files.publish(runner.names, list(arrays), json_bytes(results))
@@ -164,16 +159,6 @@ def _seed(random_state: Any) -> int:
     return int(random_state) if plain else int(generator.integers(2**31))
 
 
-@contextmanager
-def _stage_bar(n_stages: int, progress: bool) -> Iterator[tqdm[Any]]:
-    """A bar over stages; an interruption says what is kept."""
-    with tqdm(total=n_stages, unit="stage", disable=not progress, file=sys.stderr, delay=0.5) as bar:
-        try:
-            yield bar
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"audit interrupted after {bar.n} of {n_stages} stages") from None
-
-
 def _compute(
     context: AuditContext,
     subject: Subject | None,
@@ -190,8 +175,8 @@ def _compute(
     n_stages = len(names) + 2 * len(couples) + bool(couples) + bool(subject)
     n_stages += len(names) if context.classes is not None else 0
     arrays: dict[str, dict[str, Array]] = {}
-    with _stage_bar(n_stages, progress) as bar:
-        runner = StageRunner(files, {"store": context.store.checksum}, seed, bar)
+    runner = StageRunner(files, {"store": context.store.checksum}, seed, n_stages, progress)
+    with runner:
         layers: list[Any] = []
         summaries: dict[str, dict[str, Array]] = {}
         for name in names:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from .. import kernels
 from .files import AuditFiles, Stage, digest, json_bytes
 
+_BAR_DELAY = 0.5  # seconds before a bar appears, so that quick audits stay silent
 _PACKAGE = Path(__file__).resolve().parents[1]
 # What decides how results look or how a command is called, but no number.
 _NO_NUMBERS = (
@@ -65,8 +66,10 @@ class StageRunner:
     common : dict
         What every stage depends on: the store's checksum.
     seed : int
-    bar : tqdm
-        Advances by one a stage.
+    n_stages : int
+        How many there will be, for the progress bar.
+    progress : bool
+        Whether to show one, on stderr.
 
     Attributes
     ----------
@@ -76,13 +79,27 @@ class StageRunner:
         Stages run so far.
     """
 
-    def __init__(self, files: AuditFiles | None, common: dict[str, Any], seed: int, bar: tqdm[Any]) -> None:
+    def __init__(
+        self, files: AuditFiles | None, common: dict[str, Any], seed: int, n_stages: int, progress: bool
+    ) -> None:
         self._files = files
         self._common = {**common, "code": code_digest()}
         self._seed = seed
-        self._bar = bar
+        self._n_stages = n_stages
+        self._bar = tqdm(
+            total=n_stages, unit="stage", disable=not progress, file=sys.stderr, delay=_BAR_DELAY
+        )
         self.timings: dict[str, dict[str, Any]] = {}
         self.names: list[str] = []
+
+    def __enter__(self) -> StageRunner:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self._bar.close()
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            done = f"audit interrupted after {len(self.names)} of {self._n_stages} stages"
+            raise KeyboardInterrupt(done if self._files is None else f"{done}; these are kept") from None
 
     def run(
         self, name: str, depends: dict[str, Any], title: str, compute: Callable[[np.random.Generator], Stage]
