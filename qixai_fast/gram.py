@@ -20,6 +20,7 @@ from .statistics import check_squares, combine_tree, leaf_bounds, leaf_rows, lea
 
 Bounds = tuple[int, int]
 _MIN_STRIP = 1024
+_RELEASE_BYTES = 4 * 2**20
 
 
 class Tall(Protocol):
@@ -91,15 +92,21 @@ class Strips:
         return [(start, min(start + width, d)) for start in range(0, d, width)]
 
     def read(self, bounds: Bounds) -> Float64:
-        strip = np.array(self.matrix.data[:, slice(*bounds)], dtype=np.float64, order="C")
+        data = self.matrix.data
+        strip = np.empty((len(data), bounds[1] - bounds[0]))
+        # The kernel maps far more of a file than the strip; let pages go every few megabytes.
+        step = max(1, _RELEASE_BYTES // (data.shape[1] * data.itemsize))
+        for start in range(0, len(data), step):
+            rows = data[start : start + step]
+            strip[start : start + step] = rows[:, slice(*bounds)]
+            release_pages(rows)
         try:
             check_finite(strip, self.matrix.name)
         except ValueError:
             # The first bad value of this strip need not be the first of the matrix.
-            for rows in leaf_bounds([self.matrix]):
-                self.matrix.block(*rows)
+            for leaf in leaf_bounds([self.matrix]):
+                self.matrix.block(*leaf)
             raise
-        release_pages(self.matrix.data)
         if self.mean is not None:
             mean = self.mean[slice(*bounds)] = leaf_shift(strip)
             with np.errstate(over="ignore"):

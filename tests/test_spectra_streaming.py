@@ -63,6 +63,19 @@ def test_mapped_files_give_the_bits_of_memory(tmp_path, shape, method, dtype):
             np.testing.assert_array_equal(file, memory)
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize("shape", [(40000, 100), (100, 40000)])
+def test_pages_of_a_file_are_let_go(tmp_path, shape):
+    path = tmp_path / "x.npy"
+    np.save(path, np.random.default_rng(0).normal(size=shape).astype(np.float32))
+    X = np.load(path, mmap_mode="r")
+    qf.randomized_svd(X, 4)
+    with open("/proc/self/smaps") as smaps:
+        parts = smaps.read().split(str(path))[1:]
+    resident = sum(int(part.split("Rss:")[1].split()[0]) for part in parts)
+    assert resident * 1024 < X.nbytes / 2
+
+
 def peak_of(call):
     call()
     tracemalloc.start()
