@@ -18,6 +18,7 @@ from audit_schema import schema_problems
 
 from qixai_fast.auditing import run as run_module
 from qixai_fast.auditing.run import audit
+from qixai_fast.auditing.runner import _NO_NUMBERS, code_digest
 from qixai_fast.errors import MemoryBudgetError, StoreError
 from qixai_fast.mutual_info.binned import mutual_info_binned
 from qixai_fast.mutual_info.ksg import mutual_info_ksg
@@ -41,14 +42,14 @@ def report(store, tmp_path_factory):
 
 @pytest.fixture
 def short_reports(monkeypatch):
-    monkeypatch.setattr("qixai_fast.auditing.report.writer.write_report", audit_data.short_report)
+    audit_data.simplify(monkeypatch.setattr)
 
 
 @pytest.fixture(scope="module")
 def short(store, tmp_path_factory):
     """An undisturbed audit with a short report."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("qixai_fast.auditing.report.writer.write_report", audit_data.short_report)
+        audit_data.simplify(patched.setattr)
         return audit_data.run(str(store), str(tmp_path_factory.mktemp("audit") / "short"))
 
 
@@ -269,6 +270,24 @@ class TestRepeatability:
         fresh = {name for name, stage in other.timings["stages"].items() if not stage["reused"]}
         assert fresh == {"ksg", "labels_00_conv", "labels_01_dense", "labels_02_noise"}
 
+    def test_other_code_or_data_is_another_key(self, store, tmp_path, monkeypatch):
+        small = plan(layers=["noise"])
+        audit(store, tmp_path / "out", plan=small, progress=False)
+        monkeypatch.setattr("qixai_fast.auditing.runner.code_digest", lambda: "newer code")
+        newer = audit(store, tmp_path / "out", plan=small, progress=False)
+        assert not any(stage["reused"] for stage in newer.timings["stages"].values())
+        layers, labels = activations()
+        with create_store(tmp_path / "store", layers={"noise": LayerSpec(shape=(5,))}, labels=True) as writer:
+            writer.append({"noise": layers["noise"]}, labels=labels[::-1])
+        other = audit(tmp_path / "store", tmp_path / "out", plan=small, progress=False)
+        assert not any(stage["reused"] for stage in other.timings["stages"].values())
+
+    def test_code_digest_covers_kernels_and_engines_but_not_words(self):
+        assert len(code_digest()) == 32
+        for name in ("mutual_info/ksg.py", "auditing/pair_stages.py", "statistics.py", "_random.py"):
+            assert not name.startswith(_NO_NUMBERS)
+        assert "auditing/report/writer.py".startswith(_NO_NUMBERS)
+
     def test_files_of_a_larger_audit_do_not_stay(self, store, tmp_path):
         audit(store, tmp_path, plan=plan(), progress=False)
         (tmp_path / "notes.txt").write_text("mine")
@@ -296,9 +315,9 @@ class TestKills:
     def test_killed_while_replacing_an_older_audit(self, store, short, tmp_path):
         audit(store, tmp_path, plan=plan(n_bins=4), progress=False)
         before = contents(tmp_path)
-        assert self.children(store, tmp_path, 5, 30) == ["9", "9"]
+        assert self.children(store, tmp_path, 5, 9) == ["9", "9"]
         assert contents(tmp_path) == before  # the older audit stays whole while stages run
-        self.children(store, tmp_path, 45, 12)
+        self.children(store, tmp_path, 30, 12)
         after = contents(tmp_path)
         assert "results.json" not in after or after == before or after == contents(short.out)
         audit_data.run(str(store), str(tmp_path))
@@ -306,7 +325,7 @@ class TestKills:
 
     def test_killed_from_outside_at_any_moment(self, store, short, tmp_path):
         code = (
-            "import audit_data; audit_data.draw_short_reports(); "
+            "import audit_data; audit_data.simplify_for_good(); "
             f"audit_data.run({str(store)!r}, {str(tmp_path)!r})"
         )
         for _ in range(2):
