@@ -155,7 +155,7 @@ class ActivationStore(Mapping[str, Map]):
     def sample_ids(self) -> npt.NDArray[Any] | None:
         """The samples' own names, int64 or str of shape (n_samples,); None where none were captured."""
         if self._sample_ids is None and self._manifest.sample_ids is not None:
-            self._sample_ids = read_sample_ids(self.path, self._manifest, self._journal)
+            self._sample_ids = read_sample_ids(self.path, self._manifest, self._journal, 0, self.n_samples)
         return self._sample_ids
 
     def _whole(self, file: str, n_rows: int) -> npt.NDArray[Any]:
@@ -270,19 +270,23 @@ def read_rows(directory: Path, array: GrowingArray, start: int, stop: int) -> np
     return values
 
 
-def read_sample_ids(directory: Path, manifest: Manifest, journal: Journal) -> npt.NDArray[Any]:
-    """Read the committed sample ids, int64 or str."""
+def read_sample_ids(
+    directory: Path, manifest: Manifest, journal: Journal, start: int, stop: int
+) -> npt.NDArray[Any]:
+    """Read committed sample ids, int64 or str, from ``start`` to ``stop``."""
     arrays = {array.file: array for array in manifest.arrays()}
-    numbers = read_rows(directory, arrays["sample_ids.npy"], 0, journal.n_samples)
     if manifest.sample_ids != "str":
-        return numbers
+        return read_rows(directory, arrays["sample_ids.npy"], start, stop)
+    # Each sample has the end of its word in the text; it begins where the one before it ends.
+    ends = read_rows(directory, arrays["sample_ids.npy"], max(start - 1, 0), stop).tolist()
+    if start == 0:
+        ends = [0, *ends]
     array = arrays["sample_ids_text.npy"]
-    text = read_rows(directory, array, 0, journal.rows(array)).tobytes()
-    ends = [0, *numbers.tolist()]
     try:
-        if ends != sorted(ends) or ends[-1] != len(text):
+        if ends != sorted(ends) or ends[0] < 0 or ends[-1] > journal.rows(array):
             raise ValueError("ends of the words")
-        words = [text[a:b].decode("utf-8") for a, b in pairwise(ends)]
+        text = read_rows(directory, array, ends[0], ends[-1]).tobytes()
+        words = [text[a - ends[0] : b - ends[0]].decode("utf-8") for a, b in pairwise(ends)]
     except ValueError:
         raise StoreError(
             f"{directory / array.file}: the text of the sample ids is damaged; run verify to see which chunk"

@@ -19,7 +19,7 @@ from .._threads import ordered_map
 from ..errors import StoreError
 from .batch import Batch, checked_batch
 from .format import MANIFEST, Manifest, write_manifest
-from .journal import JOURNAL, Chunk, Journal
+from .journal import JOURNAL, Chunk, Journal, cut_back_hint
 from .locking import WriterLock
 from .npy import GrowingArray, bytes_of, open_inside, write_all
 from .reader import read_rows, read_sample_ids
@@ -58,25 +58,29 @@ class StoreWriter:
         self._buffers = [np.empty((rows, *array.row_shape), array.dtype) for array in self._fixed]
         self._text: list[bytes] = []
         self._refill(journal)
-        self._kept_labels, self._kept_ids = _kept(path, manifest, journal)
+        self._found = journal
 
     def _refill(self, journal: Journal) -> None:
         """Take a partial last chunk back into the buffers: it is committed again, longer."""
         start, stop = self._base, self._at.committed
         if start == stop:
             return
-        checksums = journal.chunks[-1].checksums
-        for place, (array, buffer) in enumerate(zip(self._fixed, self._buffers, strict=True)):
-            rows = read_rows(self.path, array, start, stop)
-            if xxhash.xxh3_64_hexdigest(bytes_of(rows)) != checksums[place]:
+        contents = []
+        for array, buffer in zip(self._fixed, self._buffers, strict=True):
+            buffer[: stop - start] = read_rows(self.path, array, start, stop)
+            contents.append(bytes_of(buffer[: stop - start]))
+        if self._manifest.sample_ids == "str":
+            ids = read_sample_ids(self.path, self._manifest, journal, start, stop)
+            self._text = [word.encode("utf-8") for word in ids.tolist()]
+            contents.append(memoryview(b"".join(self._text)))
+        for array, content, checksum in zip(
+            self._arrays, contents, journal.chunks[-1].checksums, strict=True
+        ):
+            if xxhash.xxh3_64_hexdigest(content) != checksum:
                 raise StoreError(
                     f"{self.path / array.file}: chunk {len(journal.chunks) - 1} (samples {start} to "
-                    f"{stop - 1}) differs from its checksum; run verify, and restore the file from a copy"
+                    f"{stop - 1}) differs from its checksum; {cut_back_hint(self.path, start)}"
                 )
-            buffer[: stop - start] = rows
-        if self._manifest.sample_ids == "str":
-            ids = read_sample_ids(self.path, self._manifest, journal)[start:stop]
-            self._text = [word.encode("utf-8") for word in ids.tolist()]
 
     @property
     def n_samples(self) -> int:
@@ -203,13 +207,12 @@ class StoreWriter:
         StoreError
             Naming the first sample that differs.
         """
-        for name, given, kept in (
-            ("label", labels, self._kept_labels),
-            ("sample id", sample_ids, self._kept_ids),
-        ):
-            if given is None or kept is None:
+        for name, given in (("label", labels), ("sample id", sample_ids)):
+            if given is None or start >= self._found.n_samples:
                 continue
-            there = kept[start : start + len(given)]
+            there = self._kept(name, start, min(start + len(given), self._found.n_samples))
+            if there is None:
+                continue
             here = to_numpy(given, f"{name}s")[: len(there)]
             if (here.dtype.kind == "U") != (there.dtype.kind == "U"):
                 here, there = here.astype(np.str_), there.astype(np.str_)
@@ -221,6 +224,17 @@ class StoreWriter:
                     f"{here[row].item()!r} in this capture; resume with the same batches in the same order, "
                     f"or capture into a new directory"
                 )
+
+    def _kept(self, name: str, start: int, stop: int) -> npt.NDArray[Any] | None:
+        """Labels or sample ids that were there when the store was opened; None where it keeps none."""
+        if name == "sample id":
+            if self._manifest.sample_ids is None:
+                return None
+            return read_sample_ids(self.path, self._manifest, self._found, start, stop)
+        for array in self._arrays:
+            if array.file == "labels.npy":
+                return read_rows(self.path, array, start, stop)
+        return None
 
     def close(self) -> None:
         """Commit what is gathered, bring the manifest up to date, and let the next writer in."""
@@ -258,19 +272,6 @@ def _file_named(directory: Path, file: str) -> Iterator[FileIO]:
         except OSError as error:
             error.filename = str(directory / file)
             raise
-
-
-def _kept(
-    path: Path, manifest: Manifest, journal: Journal
-) -> tuple[npt.NDArray[Any] | None, npt.NDArray[Any] | None]:
-    """Labels and sample ids of a store that is taken up, to be compared with what comes again."""
-    labels = ids = None
-    if manifest.labels and journal.n_samples:
-        array = next(array for array in manifest.arrays() if array.file == "labels.npy")
-        labels = read_rows(path, array, 0, journal.n_samples)
-    if manifest.sample_ids is not None and journal.n_samples:
-        ids = read_sample_ids(path, manifest, journal)
-    return labels, ids
 
 
 def trim(directory: Path, arrays: Sequence[GrowingArray], rows: Sequence[int], journal_bytes: int) -> None:
