@@ -128,7 +128,7 @@ def _reductions(texts: list[str]) -> str | dict[str, str]:
 
 @app.command(
     epilog="Example: qixai-fast capture store --model qixai_fast.demo:digits_cnn "
-    "--inputs qixai_fast.demo:digits_inputs --layers conv1 --layers 'conv*' --labels 1"
+    "--inputs qixai_fast.demo:digits_inputs --layers conv1 --layers dense --labels 1"
 )
 def capture(
     store: Annotated[Path, typer.Argument(help="Folder of the store; new, or one to go on with.")],
