@@ -390,7 +390,7 @@ def test_a_forked_child_does_not_keep_the_lock(tmp_path):
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="needs another user to give up root for")
 def test_no_permission(tmp_path):
     for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_uid == os.geteuid() and folder.name.startswith(("pytest-", "test_")):
+        if folder.stat().st_uid == os.geteuid() and folder.name.startswith(("pytest-", "popen-", "test_")):
             folder.chmod(0o755)
     fill(tmp_path / "s", 5)
     (tmp_path / "s" / "x.npy").chmod(0o600)
