@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -270,6 +271,41 @@ class TestRepeatability:
         fresh = {name for name, stage in other.timings["stages"].items() if not stage["reused"]}
         assert fresh == {"ksg", "labels_00_conv", "labels_01_dense", "labels_02_noise"}
 
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"n_components": 2},
+            {"n_bins": 4},
+            {"strategy": "uniform"},
+            {"bias_correction": "miller-madow"},
+            {"n_permutations": 60},
+            {"alpha": 0.2},
+            {"n_top_pairs": 3},
+            {"n_neighbors": 2},
+            {"max_maps": 4},
+            {"null_samples": 60},
+            {"n_attributions": 2},
+            {"n_steps": 6},
+            {"max_n_steps": 30},
+            {"tol": 0.0001},
+            {"stability_noise": 0.5},
+            {"n_noise": 1},
+            {"min_stability": 0.9999},
+            {"min_explained_variance": 0.999, "n_components": 2},
+            {"layers": ["dense", "noise"]},
+        ],
+        ids=lambda changes: next(iter(changes)),
+    )
+    def test_what_is_read_back_never_belongs_to_another_plan(self, store, short, tmp_path, changes):
+        cached = tmp_path / "cached"
+        shutil.copytree(short.out, cached)
+        again = audit_data.run(str(store), str(cached), **changes)
+        audit_data.run(str(store), str(tmp_path / "fresh"), **changes)
+        assert contents(cached) == contents(tmp_path / "fresh")
+        assert again.results["plan"] != short.results["plan"]
+        body = {key: value for key, value in again.results.items() if key != "plan"}
+        assert body != {key: value for key, value in short.results.items() if key != "plan"}
+
     def test_other_code_or_data_is_another_key(self, store, tmp_path, monkeypatch):
         small = plan(layers=["noise"])
         audit(store, tmp_path / "out", plan=small, progress=False)
@@ -323,19 +359,26 @@ class TestKills:
         audit_data.run(str(store), str(tmp_path))
         assert contents(tmp_path) == contents(short.out)
 
-    def test_killed_from_outside_at_any_moment(self, store, short, tmp_path):
+    @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+    def test_ended_from_outside_at_any_moment(self, store, short, tmp_path, end):
         code = (
             "import audit_data; audit_data.simplify_for_good(); "
             f"audit_data.run({str(store)!r}, {str(tmp_path)!r})"
         )
         for _ in range(2):
-            child = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parent)
+            child = subprocess.Popen(
+                [sys.executable, "-c", code], cwd=Path(__file__).parent, stderr=subprocess.PIPE, text=True
+            )
             deadline = time.monotonic() + 60
             known = len(list(tmp_path.glob(".stages/*.json")))
             while len(list(tmp_path.glob(".stages/*.json"))) < known + 4 and time.monotonic() < deadline:
                 time.sleep(0.005)
-            child.kill()
-            assert child.wait() == -signal.SIGKILL
+            child.send_signal(end)
+            _, errors = child.communicate()
+            assert child.returncode == -end
+            if end == signal.SIGINT:
+                assert "KeyboardInterrupt: audit interrupted after" in errors
+                assert "these are kept" in errors
         resumed = audit_data.run(str(store), str(tmp_path))
         assert any(stage["reused"] for stage in resumed.timings["stages"].values())
         assert contents(tmp_path) == contents(short.out)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+# What the stage reads of the plan, beside what draw_subject did: part of its key.
+ATTRIBUTION_FIELDS = ("n_steps", "max_n_steps", "tol", "stability_noise", "n_noise", "min_stability")
+
 _METHOD = "riemann_middle"
 
 

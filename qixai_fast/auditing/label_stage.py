@@ -13,6 +13,9 @@ from ..statistics import leaf_bounds
 from .context import AuditContext, quiet
 from .files import Stage
 
+# What the stage reads of the plan: part of its key.
+LABEL_FIELDS = ("n_neighbors", "n_bins", "strategy", "n_permutations", "alpha")
+
 _LISTED = 10
 _COLUMNS = 64
 

@@ -18,6 +18,9 @@ from ..statistics import leaf_bounds, reduce_rows
 from .context import AuditContext, draw_rows
 from .files import Stage
 
+# What the stage reads of the plan: part of its key.
+LAYER_FIELDS = ("n_components",)
+
 _SCORED_SAMPLES = 2000
 _TOP_MAPS = 5
 _SAME_MAP = (

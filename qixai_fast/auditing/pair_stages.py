@@ -20,6 +20,11 @@ from ..similarity import cosine_similarity
 from .context import AuditContext, draw_rows, quiet
 from .files import Stage
 
+# What each stage reads of the plan: part of its key.
+RELATION_FIELDS = ("max_maps", "null_samples", "n_permutations", "alpha")
+MUTUAL_INFO_FIELDS = ("max_maps", "n_bins", "strategy", "bias_correction", "n_permutations", "alpha")
+KSG_FIELDS = ("n_neighbors",)
+
 _LISTED_MODES = 10
 
 

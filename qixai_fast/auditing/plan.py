@@ -130,6 +130,10 @@ class AuditPlan:
         parse_memory(self.max_memory)
         resolve_n_jobs(self.n_jobs)
 
+    def some(self, names: Sequence[str]) -> dict[str, Any]:
+        """A few fields by name: those that one stage depends on."""
+        return {name: getattr(self, name) for name in names}
+
     def result_fields(self) -> dict[str, Any]:
         """Every field that bears on results: all but memory and threads."""
         fields = asdict(self)

@@ -14,15 +14,22 @@ from .. import __version__
 from .._random import as_generator
 from .._validate import Array
 from ..store import ActivationStore, open_store
-from .attribution_stage import Subject, attribution_stage, draw_subject
+from .attribution_stage import ATTRIBUTION_FIELDS, Subject, attribution_stage, draw_subject
 from .checks import find_warnings
 from .context import AuditContext, find_classes, stem
 from .entangled import entangled_table, strongest
 from .files import AuditFiles, json_bytes, write_atomic
 from .findings import describe, read
-from .label_stage import label_entropy, label_stage
-from .layer_stages import layer_stage
-from .pair_stages import ksg_stage, mutual_info_stage, relation_stage
+from .label_stage import LABEL_FIELDS, label_entropy, label_stage
+from .layer_stages import LAYER_FIELDS, layer_stage
+from .pair_stages import (
+    KSG_FIELDS,
+    MUTUAL_INFO_FIELDS,
+    RELATION_FIELDS,
+    ksg_stage,
+    mutual_info_stage,
+    relation_stage,
+)
 from .plan import AuditPlan, resolve_plan
 from .results import (
     SCHEMA_VERSION,
@@ -183,7 +190,7 @@ def _compute(
             file = stem("layer", context, name)
             result, arrays[file] = runner.run(
                 file,
-                {"n_components": plan.n_components},
+                plan.some(LAYER_FIELDS),
                 f"spectrum of {name}",
                 partial(layer_stage, context, name),
             )
@@ -196,7 +203,7 @@ def _compute(
         if couples:
             result, _ = runner.run(
                 "ksg",
-                {"n_neighbors": plan.n_neighbors, "pairs": keys},
+                {**plan.some(KSG_FIELDS), "pairs": keys},
                 "KSG on the strongest pairs",
                 partial(ksg_stage, context, keys),
             )
@@ -205,13 +212,9 @@ def _compute(
         attributions: Any = None
         if subject is not None:
             class_names = None if context.classes is None else context.classes.names
-            depends = {
-                name: getattr(plan, name)
-                for name in ("n_steps", "max_n_steps", "tol", "stability_noise", "n_noise", "min_stability")
-            }
             result, arrays["attributions"] = runner.run(
                 "attributions",
-                {**depends, "subject": subject.digest, "labels": class_names},
+                {**plan.some(ATTRIBUTION_FIELDS), "subject": subject.digest, "labels": class_names},
                 "integrated gradients",
                 partial(attribution_stage, context, subject),
             )
@@ -262,17 +265,15 @@ def _pair(
     both = summaries[a], summaries[b]
     layers = (a,) if within else couple
     relation_file, information_file = (stem(kind, context, *layers) for kind in ("relation", "mutual_info"))
-    depends = {name: getattr(plan, name) for name in ("max_maps", "alpha", "n_permutations")}
     relation, arrays[relation_file] = runner.run(
         relation_file,
-        {**depends, "null_samples": plan.null_samples},
+        plan.some(RELATION_FIELDS),
         f"similarity, {title}",
         partial(relation_stage, context, couple, both),
     )
-    bins = {name: getattr(plan, name) for name in ("n_bins", "strategy", "bias_correction")}
     information, arrays[information_file] = runner.run(
         information_file,
-        {**depends, **bins},
+        plan.some(MUTUAL_INFO_FIELDS),
         f"mutual information, {title}",
         partial(mutual_info_stage, context, couple, both),
     )
@@ -297,10 +298,7 @@ def _labels(
     layers: list[Any] = []
     for name in context.layers:
         file = stem("labels", context, name)
-        depends = {
-            key: getattr(context.plan, key)
-            for key in ("n_neighbors", "null_samples", "n_permutations", "alpha")
-        }
+        depends = context.plan.some(LABEL_FIELDS)
         result, arrays[file] = runner.run(
             file, depends, f"class information in {name}", partial(label_stage, context, name)
         )
