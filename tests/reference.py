@@ -303,7 +303,7 @@ def positive_largest_entries(rows):
 def riemann_accumulate(gradients, weights, inputs=None, baselines=0.0):
     """Weighted sum over the first axis, times the way from baselines to inputs."""
     total = np.zeros(np.shape(gradients)[1:])
-    for gradient, weight in zip(gradients, weights):
+    for gradient, weight in zip(gradients, weights, strict=True):
         total = total + weight * np.asarray(gradient, dtype=np.float64)
     if inputs is None:
         return total
@@ -315,7 +315,7 @@ def integrated_gradients(score, x, baseline, nodes, weights):
     import torch
 
     total = np.zeros(x.shape)
-    for node, weight in zip(nodes, weights):
+    for node, weight in zip(nodes, weights, strict=True):
         point = (baseline + node * (x - baseline)).clone().requires_grad_()
         score(point[None]).sum().backward()
         total += weight * point.grad.double().numpy()

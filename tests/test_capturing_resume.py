@@ -228,7 +228,7 @@ def test_a_folder_that_is_no_store_is_left_alone(tmp_path):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_full_disk(tmp_path, monkeypatch, small_chunks):
-    """The second chunk does not fit; the first stays, the model is as it was, and there is room again later."""
+    """The second chunk does not fit; the first stays, the model is as it was; later there is room again."""
     import qixai_fast.store.writer as writer
 
     write, calls = writer.write_all, []

@@ -163,11 +163,12 @@ def test_mistakes_get_one_clear_line_and_no_traceback(folder, arguments, code, w
 def test_ctrl_c_in_capture_leaves_a_store_to_go_on_with(folder):
     command = [
         sys.executable, "-m", "qixai_fast", "capture", "slow", "--model", "mine:network",
-        "--inputs", "mine:slow_batches", "--layers", "1", "--quiet",
+        "--inputs", "mine:slow_batches", "--layers", "1", "--labels", "1", "--quiet",
     ]  # fmt: skip
     child = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (folder / "slow" / "manifest.json").exists() and time.monotonic() < deadline:
+        assert child.poll() is None, child.communicate()[1]
         time.sleep(0.05)
     time.sleep(1.0)
     child.send_signal(signal.SIGINT)
