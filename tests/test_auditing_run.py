@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import audit_data
@@ -471,6 +472,21 @@ class TestBadInput:
 
 @pytest.mark.usefixtures("short_reports")
 class TestCorners:
+    def test_the_budget_is_kept(self, tmp_path):
+        rng = np.random.default_rng(0)
+        n, budget = 20_000, 40_000_000
+        shape = {name: LayerSpec(shape=(d,), dtype="float32") for name, d in (("a", 24), ("b", 32))}
+        with create_store(tmp_path, layers=shape, labels=True) as writer:
+            data = {name: rng.random((n, *spec.shape), dtype=np.float32) for name, spec in shape.items()}
+            writer.append(data, labels=rng.integers(0, 4, n))
+        del data
+        tight = plan(n_permutations=3, max_memory=budget, n_top_pairs=2, n_jobs=2)
+        tracemalloc.start()
+        audit(tmp_path, plan=tight, progress=False)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < budget
+
     def store_of(self, path, labels=None, **layers):
         specs = {name: LayerSpec(shape=data.shape[1:], dtype="float32") for name, data in layers.items()}
         with create_store(path, layers=specs, labels=labels is not None) as writer:

@@ -9,7 +9,6 @@ from .._validate import Array
 from ..joint_histograms import code_dtype, encode, quantile_bins, uniform_bins
 from ..mutual_info.mixed import mutual_info_mixed
 from ..mutual_info.significance import mutual_info_test
-from ..statistics import leaf_bounds
 from .context import AuditContext, quiet
 from .files import Stage
 
@@ -17,7 +16,8 @@ from .files import Stage
 LABEL_FIELDS = ("n_neighbors", "n_bins", "strategy", "n_permutations", "alpha")
 
 _LISTED = 10
-_COLUMNS = 64
+_COLUMNS = 16  # sorted at a time, for quantile edges
+_ROWS = 4096  # read at a time
 
 
 def label_entropy(codes: npt.NDArray[np.int64]) -> float:
@@ -50,7 +50,7 @@ def label_stage(context: AuditContext, layer: str, rng: np.random.Generator) -> 
             n_bins=max(int(binned.max()), int(codes.max())) + 1,
             bias_correction="permutation-mean",
             random_state=rng,
-            **context.options(),
+            **context.options(beside=binned.nbytes),
         )
     pvalues, qvalues, family, information = (
         np.asarray(table, dtype=np.float64)[:, 0]
@@ -91,12 +91,11 @@ def _binned(context: AuditContext, layer: str) -> Array:
     matrix = context.matrix(layer)
     n_bins = context.plan.n_bins
     assert n_bins is not None, "resolve_plan fills it in"
-    start, stop = leaf_bounds([matrix])[0]
     n, d = matrix.data.shape
-    leaf = 8 * d * (stop - start)
-    size = n * d * code_dtype(n_bins).itemsize + 8 * n * min(d, _COLUMNS) + 2 * leaf * context.workers()
+    rows = min(n, _ROWS)
+    size = n * d * code_dtype(n_bins).itemsize + 8 * n * min(d, _COLUMNS) + 16 * d * rows * context.workers()
     context.require(size, f"the bins of {matrix.name}")
-    common = {"rows": stop - start, "n_jobs": context.workers()}
+    common = {"rows": rows, "n_jobs": context.workers()}
     if context.plan.strategy == "quantile":
         bins = quantile_bins(matrix, n_bins, columns=_COLUMNS, **common)
     else:
