@@ -145,14 +145,10 @@ def capture(
     if forward is not None and not callable(forward):
         raise TypeError(f"forward: wanted a function of model and batch, got {type(forward).__name__}")
     stored = _checked_dtype(dtype)
-    if (
-        not hasattr(batches, "__iter__")
-        or isinstance(batches, (str, bytes, Mapping))
-        or hasattr(batches, "ndim")
-    ):
+    if not hasattr(batches, "__iter__") or isinstance(batches, (str, Mapping)) or hasattr(batches, "ndim"):
         raise TypeError(
-            f"batches: wanted an iterable of batches, got one {type(batches).__name__}; cut it into batches, as "
-            "in x.split(256), or give [x]"
+            f"batches: wanted an iterable of batches, got one {type(batches).__name__}; cut it into batches, "
+            "as in x.split(256), or give [x]"
         )
     recorder = Recorder(modules, reductions)
     run = _Capture(

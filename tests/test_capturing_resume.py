@@ -258,7 +258,10 @@ def test_state_digest_sees_names_shapes_dtypes_and_values():
         return capturing.state_digest(model)
 
     assert digest(cnn()) == digest(cnn().eval())
+    linear = nn.Linear(2, 2)
     models = [
+        nn.ModuleDict({"a": linear}),
+        nn.ModuleDict({"b": linear}),
         cnn(),
         other_state(),
         cnn().to(torch.bfloat16),
