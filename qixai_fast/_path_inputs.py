@@ -73,6 +73,10 @@ def _has_rows(value: Any, n_samples: int) -> bool:
     return isinstance(value, torch.Tensor) and value.ndim > 0 and value.shape[0] == n_samples
 
 
+def _names(argument: str, count: int, *, as_tuple: bool) -> list[str]:
+    return [f"{argument}[{i}]" if as_tuple else argument for i in range(count)]
+
+
 def _check_tensor(value: Any, name: str) -> Tensor:
     import torch
 
@@ -86,18 +90,14 @@ def _check_tensor(value: Any, name: str) -> Tensor:
             f"{name}: wanted a floating-point tensor, got {value.dtype}; integers such as token ids have no "
             "gradient: give the embedding layer's output as inputs, and the rest of the network as model"
         )
-    tensor = value.detach()
-    _check_finite(tensor, name)
-    return tensor
+    return value.detach()
 
 
 def _check_finite(tensor: Tensor, name: str) -> None:
     """Raise ValueError naming the first row and column that is NaN or infinite; a few MB at a time."""
     import torch
 
-    if tensor.ndim == 0:
-        tensor = tensor.reshape(1)
-    rows = max(1, (1 << 20) // max(1, tensor[:1].numel()))
+    rows = max(1, (1 << 20) // tensor[:1].numel())
     for first in range(0, len(tensor), rows):
         block = tensor[first : first + rows]
         good = torch.isfinite(block)
@@ -112,7 +112,7 @@ def _check_inputs(inputs: Any) -> tuple[Tensor, ...]:
     values = inputs if isinstance(inputs, tuple) else (inputs,)
     if not values:
         raise ValueError("inputs: wanted a tensor or a tuple of tensors, got an empty tuple")
-    names = [f"inputs[{i}]" if isinstance(inputs, tuple) else "inputs" for i in range(len(values))]
+    names = _names("inputs", len(values), as_tuple=isinstance(inputs, tuple))
     tensors = tuple(_check_tensor(value, name) for value, name in zip(values, names, strict=True))
     for tensor, name in zip(tensors, names, strict=True):
         if tensor.ndim == 0 or tensor.numel() == 0:
@@ -160,7 +160,7 @@ def _check_baselines(baselines: Any, inputs: tuple[Tensor, ...], *, as_tuple: bo
         values = baselines
     else:
         values = (baselines,)
-    names = [f"baselines[{i}]" if as_tuple else "baselines" for i in range(len(values))]
+    names = _names("baselines", len(values), as_tuple=as_tuple)
     return tuple(_check_baseline(*parts) for parts in zip(values, inputs, names, strict=True))
 
 
@@ -184,7 +184,7 @@ def _check_target(target: Any, n_samples: int) -> Callable[[Any], Tensor] | Tens
             "target: wanted None, an integer, integers one a sample, a tuple of integers or a callable, "
             f"got {got}"
         )
-    index = index.detach().cpu()
+    index = index.detach().cpu().clone()
     if index.numel() == 1 and index.ndim <= 1:
         return index.reshape(1, 1).long()
     if index.ndim == 0 or index.ndim > 2 or index.shape[0] != n_samples:
@@ -195,13 +195,17 @@ def _check_target(target: Any, n_samples: int) -> Callable[[Any], Tensor] | Tens
 
 
 def check_samples(inputs: Any, baselines: Any, target: Any, extra: Any) -> PathSamples:
-    """Check everything that can be checked without calling the model."""
+    """Check shapes, dtypes and devices; nothing is read yet."""
+    import torch
+
     tensors = _check_inputs(inputs)
     n = len(tensors[0])
     if extra is None:
         extra = ()
     elif not isinstance(extra, tuple):
         extra = (extra,)
+    # Tensors made in inference mode cannot take part in a gradient; their copies can.
+    extra = tuple(x.clone() if isinstance(x, torch.Tensor) and x.is_inference() else x for x in extra)
     return PathSamples(
         tensors,
         _check_baselines(baselines, tensors, as_tuple=isinstance(inputs, tuple)),
@@ -211,22 +215,21 @@ def check_samples(inputs: Any, baselines: Any, target: Any, extra: Any) -> PathS
     )
 
 
+def check_values(samples: PathSamples, *, as_tuple: bool) -> None:
+    """Check that inputs and baselines are finite."""
+    for argument, tensors in (("inputs", samples.inputs), ("baselines", samples.baselines)):
+        for tensor, name in zip(tensors, _names(argument, len(tensors), as_tuple=as_tuple), strict=True):
+            _check_finite(tensor, name)
+
+
 def check_output(output: Any, target: Any, n_rows: int) -> None:
     """Check what the model returned for ``n_rows`` rows against the target of all samples."""
     import torch
 
     if callable(target):
         return
-    if not isinstance(output, torch.Tensor):
-        raise TypeError(
-            f"model: wanted a tensor as output, got {type(output).__name__}; "
-            "give target a callable that picks one number a row out of it"
-        )
+    _check_rows(output, n_rows)
     shape = tuple(output.shape)
-    if not shape or shape[0] != n_rows:
-        raise ValueError(
-            f"model: wanted one row of output for each row of input, got shape {shape} for {n_rows} row(s)"
-        )
     if not output.dtype.is_floating_point:
         raise TypeError(f"model: wanted a floating-point output, got {output.dtype}")
     if target is None:
@@ -247,6 +250,21 @@ def check_output(output: Any, target: Any, n_rows: int) -> None:
         raise ValueError(
             f"target: wanted 0 to {shape[axis + 1] - 1} for outputs of shape {_per_sample(shape)}, "
             f"got {int(target[row, axis])}" + (f" for sample {row}" if len(target) > 1 else "")
+        )
+
+
+def _check_rows(output: Any, n_rows: int) -> None:
+    import torch
+
+    if not isinstance(output, torch.Tensor):
+        raise TypeError(
+            f"model: wanted a tensor as output, got {type(output).__name__}; "
+            "give target a callable that picks one number a row out of it"
+        )
+    if output.ndim == 0 or output.shape[0] != n_rows:
+        raise ValueError(
+            "model: wanted one row of output for each row of input, "
+            f"got shape {tuple(output.shape)} for {n_rows} row(s)"
         )
 
 
@@ -274,6 +292,7 @@ def select_outputs(output: Any, target: Any, n_rows: int) -> Tensor:
                 f"it returned {got}"
             )
         return scores.reshape(n_rows)
+    _check_rows(output, n_rows)
     if target is None:
         scores = output.reshape(n_rows)
         return scores

@@ -73,7 +73,7 @@ _HEADROOM = 3
 
 
 class PathModel:
-    """A model, seen along the straight paths from baselines to inputs."""
+    """A model, seen along the straight paths from baselines to inputs; used inside :func:`recording`."""
 
     def __init__(self, model: Callable[..., Any]) -> None:
         self._model = model
@@ -91,8 +91,7 @@ class PathModel:
         Recorded like a gradient pass although no gradient is taken: some modules (the transformer
         encoder) compute differently where nothing is recorded, and the two must agree.
         """
-        with recording():
-            scores = self._scores(_points(samples, [node]), samples)
+        scores = self._scores(_points(samples, [node]), samples)
         return scores.detach().to(summing_dtype(scores))
 
     def gradients(self, samples: PathSamples, nodes: Float64) -> tuple[Tensor | None, ...]:
@@ -102,12 +101,11 @@ class PathModel:
         """
         import torch
 
-        with recording():
-            rows = _points(samples, nodes)
-            scores = self._scores(rows, samples)
-            found: tuple[Tensor | None, ...] = ()
-            if scores.requires_grad:
-                found = torch.autograd.grad(scores, rows, torch.ones_like(scores), allow_unused=True)
+        rows = _points(samples, nodes)
+        scores = self._scores(rows, samples)
+        found: tuple[Tensor | None, ...] = ()
+        if scores.requires_grad:
+            found = torch.autograd.grad(scores, rows, torch.ones_like(scores), allow_unused=True)
         if all(gradient is None for gradient in found):
             raise ValueError(
                 "model: its output does not depend on the inputs through differentiable operations "
@@ -132,17 +130,16 @@ class PathModel:
                 saved += tensor.untyped_storage().nbytes()
             return tensor
 
-        with recording():
-            rows = _points(first, [1.0])
-            copies = tuple(row.clone() for row in rows)
-            with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-                try:
-                    output = self._model(*copies, *first.repeated_extra(1))
-                except RuntimeError as error:
-                    self._explain(error, samples)
-                    raise
-                check_output(output, samples.target, n_rows)
-                select_outputs(output, first.target, n_rows)
+        rows = _points(first, [1.0])
+        copies = tuple(row.clone() for row in rows)
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            try:
+                output = self._model(*copies, *first.repeated_extra(1))
+            except RuntimeError as error:
+                self._explain(error, samples)
+                raise
+            check_output(output, samples.target, n_rows)
+            select_outputs(output, first.target, n_rows)
         if isinstance(output, torch.Tensor):
             saved += 2 * output.nbytes
         per_pass = sum(row.nbytes for row in rows)

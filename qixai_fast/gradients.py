@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ._memory import parse_memory, require_budget
-from ._path_inputs import PathSamples, check_samples, summing_dtype
-from ._path_model import PathModel, check_model
+from ._path_inputs import PathSamples, check_samples, check_values, summing_dtype
+from ._path_model import PathModel, check_model, recording
 from ._validate import Float64, check_int
 from .quadrature import path_nodes, refine
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # fresh memory from the system. A GPU wants more rows, and gets all of an explicit budget.
 _CPU_BATCH = 64 * 2**20
 _CUDA_BATCH = 2**30
+# Buffers and code that torch's libraries keep once a model has run, and memory its allocator holds back.
+_TORCH_OWN = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -187,11 +189,12 @@ def _check_accuracy(tol: Any, atol: Any, max_n_steps: Any, method: str, n_steps:
 def _rows_within(max_memory: int | float | str | None, per_row: int, device_type: str) -> int:
     """Rows of a pass that fit the budget."""
     budget = parse_memory(max_memory)
-    require_budget(budget, per_row, "one gradient")
-    default = max(_CUDA_BATCH if device_type == "cuda" else _CPU_BATCH, per_row)
+    least = _TORCH_OWN + per_row
+    require_budget(budget, least, "one gradient")
+    default = max(_CUDA_BATCH if device_type == "cuda" else _CPU_BATCH, least)
     if budget is None or device_type == "cpu":
         budget = min(budget or default, default)
-    return budget // per_row
+    return (budget - _TORCH_OWN) // per_row
 
 
 def integrated_gradients(
@@ -248,8 +251,9 @@ def integrated_gradients(
         is passed as it is.
     max_memory : int or str, optional
         Limit in bytes, or as ``"2GB"``, on what the passes allocate, estimated from the tensors that one
-        row saves for its gradient; the result does not count. Without it: 64 MiB (1 GiB on CUDA), or one
-        row where that is more. The CPU uses no more than these 64 MiB, as larger batches are slower.
+        row saves for its gradient, and 16 MiB for torch's own buffers; the result does not count. Without
+        it: 64 MiB (1 GiB on CUDA), or one row where that is more. The CPU uses no more than these 64 MiB,
+        as larger batches are slower.
     progress : bool, default=False
         Show a progress bar.
 
@@ -294,33 +298,35 @@ def integrated_gradients(
 
     nodes, _ = path_nodes(method, n_steps)
     accuracy = _check_accuracy(tol, atol, max_n_steps, method, n_steps)
-    samples = check_samples(inputs, baselines, target, additional_forward_args)
-    check_model(model, samples)
-    path_model = PathModel(model)
-    per_row = path_model.probe(samples)
-    n, device = len(samples), samples.inputs[0].device
-    rows = _rows_within(max_memory, per_row, device.type)
+    with recording():
+        samples = check_samples(inputs, baselines, target, additional_forward_args)
+        check_model(model, samples)
+        check_values(samples, as_tuple=isinstance(inputs, tuple))
+        path_model = PathModel(model)
+        per_row = path_model.probe(samples)
+        n, device = len(samples), samples.inputs[0].device
+        rows = _rows_within(max_memory, per_row, device.type)
 
-    values = tuple(
-        torch.empty(x.shape, dtype=torch.float32 if x.dtype.itemsize < 4 else x.dtype, device=device)
-        for x in samples.inputs
-    )
-    # Allocated before the passes: small results that are kept between large blocks would fragment the heap.
-    delta = torch.empty(n, dtype=summing_dtype(samples.inputs[0]), device=device)
-    steps = torch.empty(n, dtype=torch.int64, device=device)
-    evaluations = torch.empty_like(steps)
-    converged = torch.empty(n, dtype=torch.bool, device=device)
-    with tqdm(total=n * len(nodes), unit="gradient", disable=not progress) as bar:
-        passes = _Passes(path_model, rows, bar)
-        for first in range(0, n, rows):
-            here = slice(first, min(first + rows, n))
-            index = torch.arange(here.start, here.stop)
-            group = _attribute_group(passes, samples.take(index), first, method, n_steps, accuracy)
-            for value, part in zip(values, group.sums, strict=True):
-                value[here] = part
-            delta[here] = _totals(group.sums) - group.change
-            steps[here], evaluations[here] = group.n_steps, group.n_gradients
-            converged[here] = group.converged
+        values = tuple(
+            torch.empty(x.shape, dtype=torch.float32 if x.dtype.itemsize < 4 else x.dtype, device=device)
+            for x in samples.inputs
+        )
+        # Allocated before the passes: small results kept between large blocks would fragment the heap.
+        delta = torch.empty(n, dtype=summing_dtype(samples.inputs[0]), device=device)
+        steps = torch.empty(n, dtype=torch.int64, device=device)
+        evaluations = torch.empty_like(steps)
+        converged = torch.empty(n, dtype=torch.bool, device=device)
+        with tqdm(total=n * len(nodes), unit="gradient", disable=not progress) as bar:
+            passes = _Passes(path_model, rows, bar)
+            for first in range(0, n, rows):
+                here = slice(first, min(first + rows, n))
+                index = torch.arange(here.start, here.stop)
+                group = _attribute_group(passes, samples.take(index), first, method, n_steps, accuracy)
+                for value, part in zip(values, group.sums, strict=True):
+                    value[here] = part
+                delta[here] = _totals(group.sums) - group.change
+                steps[here], evaluations[here] = group.n_steps, group.n_gradients
+                converged[here] = group.converged
     if not delta.isfinite().all():
         bad = (~delta.isfinite()).nonzero().flatten().tolist()
         warnings.warn(
