@@ -121,6 +121,20 @@ def run_and_die(store: str, out: str, fatal: int) -> None:
     run(store, out)
 
 
+def contents(out: Path) -> dict[str, bytes]:
+    """Every file a reader sees but timings."""
+    return {
+        path.relative_to(out).as_posix(): path.read_bytes()
+        for path in sorted(out.rglob("*"))
+        if path.is_file() and ".stages" not in path.parts and path.name != "timings.json"
+    }
+
+
+def pair_of(results: Any, a: str, b: str) -> Any:
+    """The result of one pair of layers."""
+    return next(pair for pair in results["pairs"] if (pair["layer_a"], pair["layer_b"]) == (a, b))
+
+
 def main(store: str, out: str, fatal: list[int]) -> None:
     """In one directory, die at each count in turn; print how each child process ended."""
     from qixai_fast.auditing.run import audit
