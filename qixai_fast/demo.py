@@ -220,20 +220,24 @@ def capture_digits(
 
 
 def clear_old_demo(path: Path, model_digest: str) -> None:
-    """Remove a store that a demo captured from another model: its own files, no others.
+    """Remove a store that a demo captured from another model.
 
-    Stores that are not from a demo are left for :func:`capture` to refuse.
+    Stores that are not from a demo, or that share their folder with other files, are left for
+    :func:`capture` to refuse.
     """
     if not (path / MANIFEST).exists():
         return
     manifest = read_manifest(path)
     if "demo" not in manifest.metadata or manifest.fingerprint.get("model") == model_digest:
         return
+    own = [*(array.file for array in manifest.arrays()), JOURNAL, f"{MANIFEST}.tmp", MANIFEST, LOCK]
+    if not {entry.name for entry in path.iterdir()} <= {*own, "columns"}:
+        return
     lock = WriterLock(path)
     try:
         shutil.rmtree(path / "columns", ignore_errors=True)
-        # The manifest goes last: a removal that is interrupted is then taken up by the next demo.
-        for name in [*(array.file for array in manifest.arrays()), JOURNAL, MANIFEST, LOCK]:
+        # The manifest goes after the data: a removal that is interrupted is taken up by the next demo.
+        for name in own:
             (path / name).unlink(missing_ok=True)
     finally:
         lock.release()
