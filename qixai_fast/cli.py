@@ -191,14 +191,14 @@ def audit(
     with one_clear_line("What was finished is kept: run the same command again to go on."):
         from . import AuditPlan, open_store
         from . import audit as run_audit
-        from ._loading import gather_inputs, load_object
+        from ._loading import load_object
 
         plan = AuditPlan(layers=layers, n_permutations=n_permutations, max_memory=max_memory, n_jobs=n_jobs)
         report = run_audit(
             open_store(store),
             out,
             model=None if model is None else load_object(model, "--model"),
-            inputs=None if inputs is None else gather_inputs(load_object(inputs, "--inputs")),
+            inputs=None if inputs is None else load_object(inputs, "--inputs"),
             plan=plan,
             random_state=seed,
             progress=not quiet,
