@@ -41,11 +41,13 @@ def done(tmp_path_factory):
 
 
 def files_of(folder):
-    """Bytes of every file below a folder, but for what may differ between runs."""
+    """Bytes of every file below a folder, but for seconds, locks, and the audit's own notes on its stages."""
     return {
         str(file.relative_to(folder)): file.read_bytes()
         for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.name not in ("timings.json", "writer.lock")
+        if file.is_file()
+        and file.name not in ("timings.json", "writer.lock")
+        and file.parent.name != ".stages"
     }
 
 
