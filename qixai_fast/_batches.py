@@ -173,7 +173,7 @@ def check_call(model: torch.nn.Module, batch: Batch) -> None:
     try:
         signature = inspect.signature(model.forward)
     except (TypeError, ValueError):
-        return  # scripted modules have none that Python can see
+        return  # built-in functions may have none
     try:
         signature.bind(*batch.args, **batch.kwargs)
     except TypeError as error:

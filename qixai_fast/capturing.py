@@ -308,6 +308,8 @@ def _checked_model(model: Any) -> torch.nn.Module:
 
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"model: wanted a torch.nn.Module, got {type(model).__name__}")
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise TypeError("model: torch takes no hooks on TorchScript modules; capture from the eager model")
     return model
 
 

@@ -156,6 +156,12 @@ def test_values_beyond_float16_are_named(tmp_path):
     assert qf.open_store(tmp_path / "s").n_samples == 3
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torchscript_models(tmp_path):
+    with pytest.raises(TypeError, match="model: .*TorchScript.*eager"):
+        run(torch.jit.trace(cnn().eval(), images()), [images()], "conv1", tmp_path / "s")
+
+
 def test_models_without_values(tmp_path):
     with pytest.raises(ValueError, match=r"'0.weight' has no values yet \(on the meta device\)"):
         run(nn.Sequential(nn.Linear(2, 2, device="meta")), [torch.rand(2, 2)], "0", tmp_path / "s")
