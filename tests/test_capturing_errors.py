@@ -158,7 +158,7 @@ def test_values_beyond_float16_are_named(tmp_path):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_torchscript_models(tmp_path):
-    with pytest.raises(TypeError, match="model: .*TorchScript.*eager"):
+    with pytest.raises(TypeError, match=r"model: .*TorchScript.*eager"):
         run(torch.jit.trace(cnn().eval(), images()), [images()], "conv1", tmp_path / "s")
 
 
