@@ -270,8 +270,10 @@ def test_gradients_inside_a_context_that_turns_them_off(context):
             scaled, inputs, target=target.clone(), baselines=0 * inputs, additional_forward_args=scale.clone()
         )
         assert not torch.is_grad_enabled()
+        one = qf.integrated_gradients(model, inputs, target=torch.tensor([3])).values
     assert torch.equal(result.values, expected.values)
-    assert (result.values + 0).requires_grad is False
+    assert torch.equal(one, qf.integrated_gradients(model, X, target=3).values)
+    assert not result.values.is_inference()
 
 
 def test_read_only_numpy_memory_behind_a_tensor():
