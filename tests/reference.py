@@ -297,6 +297,7 @@ def positive_largest_entries(rows):
         flipped.append(row if row[largest] >= 0 else -row)
     return np.array(flipped)
 
+
 # Integrated gradients --------------------------------------------------------------------------
 
 

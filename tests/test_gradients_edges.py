@@ -7,21 +7,14 @@ import warnings
 
 import numpy as np
 import pytest
+from attributed_networks import budget_for
 
 import qixai_fast as qf
-from qixai_fast.gradients import _TORCH_OWN
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
 
 X = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
-
-
-def budget_for(rows, *arguments, **options):
-    """The ``max_memory`` that has room for so many rows in a pass."""
-    with pytest.raises(qf.MemoryBudgetError, match="max_memory: one gradient needs") as caught:
-        qf.integrated_gradients(*arguments, **options, max_memory=1)
-    return caught.value.required + (rows - 1) * (caught.value.required - _TORCH_OWN)
 
 
 def linear(n_classes=5):
