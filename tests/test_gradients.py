@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import reference
+from attributed_networks import Encoder, SequenceModel, assert_close, budget_for, cnn, normal, seeded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -1,0 +1,144 @@
+"""Integrated gradients: the certificate that ``tol`` asks for, and batches."""
+
+import numpy as np
+import pytest
+from attributed_networks import SequenceModel, assert_close, budget_for, cnn, normal, seeded
+
+import qixai_fast as qf
+from qixai_fast.gradients import _TORCH_OWN
+
+torch = pytest.importorskip("torch")
+nn = torch.nn
+
+
+# The certificate
+
+
+def certificate(result, model, x, tol, atol=1e-3):
+    with torch.no_grad():
+        change = model(x) - model(torch.zeros_like(x[:1]))
+    return result.delta.abs() <= tol * change.abs().clamp(min=atol)
+
+
+@pytest.mark.parametrize(("method", "factor"), [("riemann_middle", 3), ("riemann_trapezoid", 2)])
+def test_tolerance_is_met_and_only_hard_samples_go_on(method, factor):
+    model = lambda x: torch.sigmoid(4 * x.sum(1))  # noqa: E731
+    x = normal(20, 3) * torch.logspace(-3, 1, 20).double()[:, None]
+    result = qf.integrated_gradients(model, x, tol=1e-3, n_steps=2, method=method, max_n_steps=2000)
+    assert result.converged.all()
+    assert certificate(result, model, x, 1e-3).all()
+    steps = result.n_steps
+    assert len(steps.unique()) > 2
+    assert ((steps / 2).log() / np.log(factor)).frac().abs().max() < 1e-9
+    assert (steps >= 2 * factor).all()
+    assert result.n_gradients.tolist() == (steps + (method == "riemann_trapezoid")).tolist()
+
+
+@pytest.mark.parametrize("method", ["riemann_middle", "riemann_trapezoid"])
+def test_refined_attributions_are_those_of_the_finer_rule_and_points_are_reused(method):
+    model = seeded(lambda: nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 1)), seed=3).double()
+    x = 3 * normal(6, 4)
+    rows = 0
+
+    def counting(x):
+        nonlocal rows
+        rows += len(x)
+        return model(x)
+
+    result = qf.integrated_gradients(counting, x, tol=1e-4, n_steps=3, method=method)
+    assert rows == int(result.n_gradients.sum()) + 2 * 6 + 2  # F at both ends, and the probe's two rows
+    for i in range(6):
+        plain = qf.integrated_gradients(model, x[i : i + 1], n_steps=int(result.n_steps[i]), method=method)
+        assert_close(result.values[i : i + 1], plain.values, rtol=1e-11, atol=1e-13)
+        assert int(plain.n_gradients) == int(result.n_gradients[i])
+
+
+def test_completeness_alone_is_not_enough():
+    """Errors of opposite sign cancel in the sum: the sums add up at every number of steps."""
+
+    def odd(x):
+        bump = torch.sin(8 * np.pi * x)
+        return bump[:, 0] - bump[:, 1] + x.sum(1)
+
+    same = torch.ones(1, 2, dtype=torch.float64)
+    coarse = qf.integrated_gradients(odd, same, n_steps=4)
+    assert abs(float(coarse.delta)) < 1e-9  # complete ...
+    assert (coarse.values - 1).abs().max() > 1  # ... and wrong
+    unstable = qf.integrated_gradients(odd, same, tol=1e-2, n_steps=4, max_n_steps=12)
+    assert abs(float(unstable.delta)) < 1e-9
+    assert not unstable.converged.any()
+    assert unstable.n_steps.tolist() == [12]
+    stable = qf.integrated_gradients(odd, same, tol=1e-2, n_steps=4, max_n_steps=400)
+    assert stable.converged.all()
+    assert (stable.values - 1).abs().max() < 0.02
+
+
+def test_stability_alone_is_not_enough():
+    """A step that every node misses: the attributions agree and do not add up."""
+    model = lambda x: x[:, 0] + 5 * torch.sigmoid(1e7 * (x[:, 0] - 0.25))  # noqa: E731
+    result = qf.integrated_gradients(model, torch.ones(1, 1).double(), tol=1e-2, n_steps=5, max_n_steps=45)
+    assert_close(result.values, [[1.0]], rtol=1e-9)
+    assert_close(result.delta, [-5.0], rtol=1e-6)
+    assert not result.converged.any()
+    assert result.n_steps.tolist() == [45]
+
+
+def test_atol_is_what_small_changes_are_measured_against():
+    """x0 - x1 ** 3 returns to where it began; the midpoint's delta is 1 / (4 n ** 2)."""
+    model = lambda x: x[:, 0] - x[:, 1] ** 3  # noqa: E731
+    x = torch.ones(1, 2, dtype=torch.float64)
+    for atol, n_steps, converged in ((1.0, 9, True), (0.01, 27, True), (1e-6, 27, False)):
+        result = qf.integrated_gradients(model, x, tol=0.1, atol=atol, n_steps=1, max_n_steps=27)
+        assert result.n_steps.tolist() == [n_steps]
+        assert result.converged.tolist() == [converged]
+        assert_close(result.delta, [0.25 / n_steps**2], rtol=1e-9)
+
+
+# Batches
+
+
+@pytest.mark.parametrize("kind", ["cnn", "lstm"])
+def test_any_batch_gives_the_same_values(kind):
+    if kind == "cnn":
+        model, x = seeded(cnn).double(), normal(7, 1, 8, 8)
+    else:
+        model, x = seeded(SequenceModel).double(), normal(7, 5, 3)
+    target = torch.tensor([0, 1, 2, 3, 3, 2, 1])
+    everything = {"target": target, "tol": 1e-2, "n_steps": 2, "max_n_steps": 18}
+    expected = qf.integrated_gradients(model, x, **everything)
+    for rows in (1, 5, 40):
+        budget = budget_for(rows, model, x, **everything)
+        result = qf.integrated_gradients(model, x, **everything, max_memory=budget)
+        torch.testing.assert_close(result.values, expected.values, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(result.delta, expected.delta, rtol=1e-8, atol=1e-11)
+        assert torch.equal(result.n_steps, expected.n_steps)
+        assert torch.equal(result.n_gradients, expected.n_gradients)
+        assert torch.equal(result.converged, expected.converged)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 50, 60, 120])
+def test_passes_fill_the_budget_and_no_more(rows):
+    sizes = []
+
+    def model(x):
+        sizes.append(len(x))
+        return (x**2).sum(1)
+
+    x = normal(50, 100)
+    budget = budget_for(rows, model, x)
+    sizes.clear()
+    qf.integrated_gradients(model, x, n_steps=20, max_memory=budget)
+    assert max(sizes[1:]) == {1: 1, 7: 7, 50: 50, 60: 50, 120: 100}[rows]
+    assert sum(sizes) == 50 * 20 + 2 * 50 + 2
+    assert budget >= _TORCH_OWN + rows * 100 * 8 * 4  # points, copy, gradient and the square's own
+
+
+def test_one_sample_and_many_steps_share_passes():
+    sizes = []
+
+    def model(x):
+        sizes.append(len(x))
+        return x.sum(1)
+
+    qf.integrated_gradients(model, normal(1, 3), n_steps=300)
+    assert max(sizes) == 300
