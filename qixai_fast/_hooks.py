@@ -6,7 +6,7 @@ import difflib
 import fnmatch
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -88,13 +88,15 @@ def reduction_of_each(reduce: str | Mapping[str, str], names: Iterable[str]) -> 
 
 
 def first_tensor(output: Any) -> torch.Tensor | None:
-    """The tensor of a module's output: itself, or the first within a tuple, list or dict."""
+    """The tensor of a module's output: itself, or the first within a tuple, list, dict or dataclass."""
     import torch
 
     if isinstance(output, torch.Tensor):
         return output
     if isinstance(output, Mapping):
         output = list(output.values())
+    elif is_dataclass(output):
+        output = [getattr(output, part.name) for part in fields(output)]
     if isinstance(output, (tuple, list)):
         return next((found for part in output if (found := first_tensor(part)) is not None), None)
     return None
