@@ -42,23 +42,40 @@ def home_of(value: Any) -> Home:
     return Home(value.device) if is_torch(value) else Home()
 
 
+def _tensor_to_numpy(value: Any, name: str) -> npt.NDArray[Any]:
+    """View a tensor's values; TypeError for tensors that NumPy has no form for."""
+    import torch
+
+    tensor = value.detach()
+    if tensor.is_nested:
+        raise TypeError(f"{name}: nested tensors are not supported; call .to_padded_tensor() first")
+    if tensor.layout != torch.strided:
+        raise TypeError(f"{name}: sparse tensors are not supported; call .to_dense() first")
+    if tensor.is_meta:
+        raise TypeError(f"{name}: a tensor on the meta device holds no values")
+    if tensor.dtype == torch.bfloat16:
+        tensor = tensor.to(torch.float32)
+    try:
+        array: npt.NDArray[Any] = tensor.cpu().resolve_conj().resolve_neg().numpy()
+    except TypeError:
+        raise TypeError(
+            f"{name}: dtype {tensor.dtype} is not supported; convert it to float32 first"
+        ) from None
+    return array
+
+
 def to_numpy(value: Any, name: str) -> npt.NDArray[Any]:
     """View (where possible) any array-like as a NumPy array; bfloat16 tensors become float32.
 
     Memmaps stay memmaps. Lists and scalars of numbers are accepted.
     """
     if isinstance(value, np.ndarray):
-        return value
+        if np.ma.is_masked(value):
+            raise ValueError(f"{name}: has masked values; fill or drop them first")
+        # A matrix keeps two dimensions however it is indexed; a masked array brings its own arithmetic.
+        return np.asarray(value) if isinstance(value, (np.matrix, np.ma.MaskedArray)) else value
     if is_torch(value):
-        import torch
-
-        tensor = value.detach()
-        if tensor.is_sparse:
-            raise TypeError(f"{name}: sparse tensors are not supported; call .to_dense() first")
-        if tensor.dtype == torch.bfloat16:
-            tensor = tensor.to(torch.float32)
-        array: npt.NDArray[Any] = tensor.cpu().resolve_conj().resolve_neg().numpy()
-        return array
+        return _tensor_to_numpy(value, name)
     if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
         return np.from_dlpack(value)
     if hasattr(value, "toarray"):
@@ -96,7 +113,7 @@ def resolve_device(device: Any) -> str:
     ValueError
         For ``"cuda"``, with the reason, and for names that are no device.
     """
-    name = "cpu" if device is None else str(device)
+    name = "cpu" if device is None or str(device) == "cpu:0" else str(device)
     if name == "cpu":
         return name
     if name.split(":")[0] == "cuda":

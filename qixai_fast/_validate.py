@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -46,11 +47,21 @@ def check_finite(block: Array, name: str, *, first_row: int = 0) -> None:
     raise ValueError(f"{name}: {value} at {place}; remove or impute non-finite values first")
 
 
+def as_index(value: Any) -> int | None:
+    """The integer that a value is; None for booleans and all that is no integer, arrays included."""
+    if isinstance(value, (bool, np.bool_)):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
 def check_int(value: Any, name: str, *, low: int, high: int | None = None, why: str = "") -> int:
     """Return an integer argument within [low, high], or raise TypeError/ValueError naming it."""
-    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
+    number = as_index(value)
+    if number is None:
         raise TypeError(f"{name}: wanted an integer, got {type(value).__name__}")
-    number = int(value)
     if number < low or (high is not None and number > high):
         wanted = f"at least {low}" if high is None else f"{low} to {high}"
         raise ValueError(f"{name}: wanted {wanted}{why and ' (' + why + ')'}, got {number}")
@@ -59,7 +70,9 @@ def check_int(value: Any, name: str, *, low: int, high: int | None = None, why: 
 
 def check_choice(value: Any, name: str, choices: Collection[Any]) -> None:
     """Raise ValueError unless ``value`` is one of ``choices``."""
-    if not any(value is choice or value == choice for choice in choices):
+    # Comparing an array gives an array, not an answer.
+    plain = value is None or isinstance(value, (str, int, float, np.generic))
+    if not plain or not any(value == choice for choice in choices):
         raise ValueError(f"{name}: wanted one of {', '.join(repr(c) for c in choices)}, got {value!r}")
 
 

@@ -102,7 +102,8 @@ def linear_cka(
     >>> round(qf.linear_cka(X, X[:, :1]), 3)
     0.649
     """
-    first, second = _check(X, Y, debiased, device, min_samples=4 if debiased else 2)
+    check_choice(debiased, "debiased", (False, True))
+    first, second = _check(X, Y, device, min_samples=4 if debiased else 2)
     terms = _terms(first, second, resolve_n_jobs(n_jobs), parse_memory(max_memory))
     terms.warn_of_constants(first, second)
     return terms.debiased() if debiased else terms.biased()
@@ -192,7 +193,8 @@ def linear_cka_test(
     >>> test.pvalue, test.value > test.null_mean + 5 * test.null_std
     (0.01, True)
     """
-    first, second = _check(X, Y, debiased, device, min_samples=4)
+    check_choice(debiased, "debiased", (False, True))
+    first, second = _check(X, Y, device, min_samples=4)
     m = check_int(n_permutations, "n_permutations", low=1)
     generator = as_generator(random_state)
     threads, budget = resolve_n_jobs(n_jobs), parse_memory(max_memory)
@@ -215,9 +217,8 @@ def linear_cka_test(
     return LinearCKATest(value, (1 + b) / (1 + m), null_mean, null_std, m)
 
 
-def _check(X: Any, Y: Any, debiased: Any, device: Any, *, min_samples: int) -> tuple[Matrix, Matrix]:
+def _check(X: Any, Y: Any, device: Any, *, min_samples: int) -> tuple[Matrix, Matrix]:
     """Check the arguments that both functions share."""
-    check_choice(debiased, "debiased", (False, True))
     resolve_device(device)
     first = as_matrix(X, "X", min_samples=min_samples)
     second = as_matrix(Y, "Y", min_samples=min_samples)

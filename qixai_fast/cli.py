@@ -50,6 +50,15 @@ def one_clear_line(resume: str = "") -> Iterator[None]:
             raise
         typer.echo(f"error: {' '.join(str(error).split())}", err=True)
         raise typer.Exit(DATA_IS_BAD) from None
+    except typer.Exit:
+        raise
+    except RuntimeError as error:
+        # What torch raises where a model and its inputs do not fit each other.
+        if os.environ.get("QIXAI_FAST_TRACEBACK"):
+            raise
+        text = " ".join(str(error).split()) or type(error).__name__
+        typer.echo(f"error: {text} (QIXAI_FAST_TRACEBACK=1 shows where)", err=True)
+        raise typer.Exit(DATA_IS_BAD) from None
 
 
 def _print_version(wanted: bool) -> None:

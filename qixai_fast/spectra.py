@@ -359,6 +359,8 @@ def randomized_svd(
     resolve_device(device)
     matrix = as_matrix(X)
     k = _checked_components(n_components, matrix)
+    check_choice(center, "center", (False, True))
+    check_choice(flip_sign, "flip_sign", (False, True))
     passes = None if isinstance(n_iter, str) and n_iter == "auto" else check_int(n_iter, "n_iter", low=0) + 2
     problem = Problem(
         matrix,

@@ -274,7 +274,7 @@ def test_verify_names_an_edited_manifest(path):
 def test_directories_that_are_no_store(path, tmp_path):
     with pytest.raises(StoreError, match="no such directory"):
         open_store(tmp_path / "nowhere")
-    with pytest.raises(StoreError, match="no such directory"):
+    with pytest.raises(StoreError, match="is a file; a store is a directory"):
         open_store(path / "x.npy")
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "thesis.tex").write_text("years of work")

@@ -49,10 +49,12 @@ class _MapSummary:
         block = blocks[0]
         zero = block == 0.0
         mean = block.mean(axis=0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            squares = ((block - mean) ** 2).sum(axis=0)
         return _Maps(
             len(block),
             mean,
-            ((block - mean) ** 2).sum(axis=0),
+            squares,
             zero.sum(axis=0),
             block.min(axis=0),
             block.max(axis=0),
@@ -85,7 +87,13 @@ def summarize_maps(context: AuditContext, layer: str) -> _Maps:
         per_worker=4 * leaf,
         work=f"a summary of {matrix.name}",
     )
-    return reduce_rows(_MapSummary(), [matrix], workers)
+    maps = reduce_rows(_MapSummary(), [matrix], workers)
+    if not np.isfinite(maps.squares).all():
+        column = int(np.argmin(np.isfinite(maps.squares)))
+        raise ValueError(
+            f"{matrix.name}: the squares of map {column} overflow float64; capture it on a smaller scale"
+        )
+    return maps
 
 
 def layer_stage(context: AuditContext, layer: str, rng: np.random.Generator) -> Stage:

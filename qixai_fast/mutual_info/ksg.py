@@ -11,7 +11,7 @@ import numpy as np
 from .._device import Home, home_of, resolve_device, to_numpy
 from .._memory import parse_memory, require_budget
 from .._threads import resolve_n_jobs
-from .._validate import Float64, Matrix, as_matrix, check_same_samples
+from .._validate import Float64, Matrix, as_matrix, check_choice, check_same_samples
 from .pairing import Pairs
 from .pairs import digamma_table, pair_local
 from .pairwise import Options, check_options, pairwise_values, plan_memory
@@ -204,6 +204,8 @@ def mutual_info_ksg(
     (0.0,)
     """
     resolve_device(device)
+    check_choice(return_local, "return_local", (False, True))
+    check_choice(return_diagnostics, "return_diagnostics", (False, True))
     threads, budget = resolve_n_jobs(n_jobs), parse_memory(max_memory)
     seed = seed_of(random_state)
     first, second = variable_matrix(x, "x"), variable_matrix(y, "y")

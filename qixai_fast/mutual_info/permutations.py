@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._device import to_numpy
+from .._validate import check_finite
 
 Index = npt.NDArray[np.int64]
 
@@ -48,7 +49,11 @@ class Exchange:
         labels = to_numpy(groups, "groups")
         if labels.shape != (self.n_samples,):
             raise ValueError(f"groups: wanted shape ({self.n_samples},), got {labels.shape}")
-        _, index, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+        check_finite(labels, "groups")
+        try:
+            _, index, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+        except TypeError as error:
+            raise TypeError(f"groups: wanted values that can be sorted ({error})") from None
         order = np.argsort(index.reshape(-1), kind="stable").astype(np.int64)
         starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
         members = []

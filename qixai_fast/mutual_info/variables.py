@@ -12,7 +12,7 @@ import xxhash
 
 from .._memory import release_pages
 from .._random import as_generator
-from .._validate import Float64, Matrix, check_finite
+from .._validate import Float64, Matrix, as_index, check_finite
 from .atoms import find_atoms
 from .lattice import Lattice, find_lattice
 
@@ -85,8 +85,9 @@ def seed_of(random_state: Any) -> int:
     """The seed of the jitter streams; None is seed 0, a generator gives its next integer."""
     if random_state is None:
         return 0
-    if hasattr(random_state, "__index__") and not isinstance(random_state, bool) and int(random_state) >= 0:
-        return int(random_state)
+    seed = as_index(random_state)
+    if seed is not None and seed >= 0:
+        return seed
     return int(as_generator(random_state).integers(2**63))
 
 

@@ -124,6 +124,12 @@ def _plan(
             raise TypeError(
                 f"layers: wanted str names and LayerSpec values, got {name!r}: {type(spec).__name__}"
             )
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise ValueError(
+                f"layers: {name!r} is not valid Unicode text; give the layer another name"
+            ) from None
         specs[name] = spec.checked(name)
     check_choice(labels, "labels", (True, False))
     check_choice(sample_ids, "sample_ids", (None, False, True, "int64", "str"))

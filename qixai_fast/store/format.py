@@ -247,6 +247,8 @@ def read_manifest(directory: Path) -> Manifest:
         Where it is missing, damaged, foreign or from a newer version.
     """
     path = directory / MANIFEST
+    if directory.is_file():
+        raise StoreError(f"{directory}: is a file; a store is a directory")
     if not directory.is_dir():
         raise StoreError(f"{directory}: there is no such directory; capture activations into it first")
     try:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import warnings
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 INK = "#1f2933"
 MUTED = "#7b8794"
@@ -49,6 +51,13 @@ def dress(axes: Axes, *, title: str = "", xlabel: str = "", ylabel: str = "", gr
 
 def png_bytes(figure: Figure) -> bytes:
     """Render to PNG without a software stamp, so that equal figures are equal bytes."""
+    # Names of layers are the user's: dollar signs are no formula, and a sign that the font lacks is drawn
+    # as a box, which needs no warning.
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        text.set_parse_math(False)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
