@@ -115,8 +115,8 @@ def capture(
     Notes
     -----
     A module that puts out a tuple, list, dict or dataclass (an LSTM, a Hugging Face block) is recorded by
-    the first tensor in it. A module called more than once in a forward pass (a shared ReLU, a recurrent cell) is
-    recorded call by call, as "name#1", "name#2", ... Modules with ``batch_first=False`` put out (T, n, d),
+    the first tensor in it. A module called more than once in a forward pass (a shared ReLU, a recurrent cell)
+    is recorded call by call, as "name#1", "name#2", ... Modules with ``batch_first=False`` put out (T, n, d),
     which is recorded as (n, T, d). A resumed capture of the same batches leaves the same bytes as an
     uninterrupted one, on the same machine.
 
