@@ -85,6 +85,8 @@ def _check_tensor(value: Any, name: str) -> Tensor:
             f"{name}: wanted a torch tensor, got {type(value).__name__}; "
             "turn arrays into tensors with torch.as_tensor"
         )
+    if value.is_nested or value.layout != torch.strided:
+        raise TypeError(f"{name}: sparse and nested tensors are not supported; make it a dense tensor first")
     if not value.dtype.is_floating_point:
         raise TypeError(
             f"{name}: wanted a floating-point tensor, got {value.dtype}; integers such as token ids have no "

@@ -33,6 +33,8 @@ _BLOCK = 32
 # Four passes with b vectors cost as much as the (w, w) products at w = 16 b; but they also read the
 # data four times, and they are not exact.
 _DIRECT_WIDTHS = 32
+# Below, squares of single values have lost digits to float64's denormal numbers.
+_LEAST_SQUARES = 1e-290
 _UNIT = float(np.finfo(np.float64).eps) / 2
 
 Enough = Callable[[Float64, Float64, int], bool]
@@ -301,10 +303,28 @@ def _by_krylov(problem: Problem) -> Decomposition:
 
 
 def decompose(problem: Problem) -> Decomposition:
-    """Leading singular triplets; the caller limits BLAS to one thread."""
+    """Leading singular triplets; the caller limits BLAS to one thread.
+
+    Raises
+    ------
+    ValueError
+        Where the squares of the values are too small for float64.
+    """
     direct = problem.narrow <= _DIRECT_WIDTHS * problem.block
     if problem.method == "krylov" or (problem.method == "auto" and not direct):
-        return _by_krylov(problem)
-    if problem.matrix.n_samples < problem.matrix.n_features:
-        return _by_samples(problem)
-    return _by_features(problem)
+        found = _by_krylov(problem)
+    elif problem.matrix.n_samples < problem.matrix.n_features:
+        found = _by_samples(problem)
+    else:
+        found = _by_features(problem)
+    if found.sum_of_squares < _LEAST_SQUARES and _has_values(problem):
+        raise ValueError(f"{problem.matrix.name}: the squares of the values underflow float64; scale it up")
+    return found
+
+
+def _has_values(problem: Problem) -> bool:
+    """Whether a matrix is other than zero; where centred, other than one row repeated."""
+    matrix = problem.matrix
+    origin = matrix.block(0, 1) if problem.center else np.zeros((1, 1))
+    bounds = leaf_bounds([matrix])
+    return any(bool((matrix.block(*leaf) != origin).any()) for leaf in bounds)

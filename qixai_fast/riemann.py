@@ -103,6 +103,7 @@ def _block_total(
     if not np.isfinite(total).all():
         for step in range(len(weights)):
             _locate(gradients[step], "gradients", start, f"step {step}, ")
+        raise ValueError("gradients: their weighted sum overflows float64; scale gradients or weights down")
     if inputs is not None:
         total *= _operand_segment(inputs, "inputs", start, stop) - _operand_segment(
             baselines, "baselines", start, stop

@@ -127,6 +127,30 @@ def test_groups_that_cannot_be_grouped():
         qf.mutual_info_test(X, n_permutations=9, groups=np.full(40, np.nan))
 
 
+@pytest.mark.parametrize("shape", [(40, 5), (5, 40), (300, 1200)], ids=["tall", "wide", "krylov"])
+def test_squares_that_underflow_are_not_taken_for_zeros(shape):
+    small = 1e-170 * np.random.default_rng(0).standard_normal(shape)
+    method = "krylov" if shape[1] > 1000 else "auto"
+    with pytest.raises(ValueError, match=r"^X: the squares of the values underflow float64"):
+        qf.pca(small, 2, method=method)
+    with pytest.raises(ValueError, match=r"^X: the squares of the values underflow float64"):
+        qf.randomized_svd(small, 2)
+    # Rows that repeat have no spread, however small: that is an answer.
+    assert not qf.pca(np.repeat(small[:1], 4, axis=0), 2).singular_values.any()
+    assert not qf.randomized_svd(np.zeros(shape), 2)[1].any()
+
+
+def test_weighted_sums_that_overflow():
+    with pytest.raises(ValueError, match=r"^gradients: their weighted sum overflows"):
+        qf.riemann_accumulate(np.ones((40, 5)), np.full(40, 1e308))
+
+
+def test_sparse_inputs_have_no_path():
+    torch = pytest.importorskip("torch")
+    with pytest.raises(TypeError, match=r"^inputs: sparse and nested tensors are not supported"):
+        qf.integrated_gradients(lambda z: z.sum(1), torch.ones(3, 4).to_sparse())
+
+
 def test_a_file_is_no_store(tmp_path):
     file = tmp_path / "activations.npy"
     np.save(file, X)
