@@ -22,7 +22,7 @@ import scipy.linalg
 from ._memory import workers_within
 from ._validate import Array, Float64, Matrix
 from .gram import Rows, StreamedScatter, Strips, Tall, gram, largest_block, long_vectors
-from .krylov import block_krylov, krylov_memory
+from .krylov import block_krylov, column_norms, krylov_memory
 from .statistics import cross_moments, cross_moments_memory, leaf_bounds, leaf_shift
 
 METHODS = ("auto", "covariance", "krylov")
@@ -173,8 +173,7 @@ def _leading_eigenpairs(products: Float64, k: int) -> tuple[Float64, Float64, Fl
         check_finite=False,
     )
     values, vectors = np.maximum(values[: -k - 1 : -1], 0.0), vectors[:, : -k - 1 : -1]
-    residuals = np.linalg.norm(products @ vectors - vectors * values, axis=0)
-    return values, vectors, residuals
+    return values, vectors, column_norms(products @ vectors - vectors * values)
 
 
 def _live(squares: Float64, rounding: float) -> int:

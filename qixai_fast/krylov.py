@@ -7,6 +7,7 @@ and its image are both kept, so that Ritz values and their residuals cost no fur
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -43,6 +44,13 @@ class RitzPairs:
     vectors: Float64
     truncation: Float64
     n_passes: int
+
+
+def column_norms(columns: Float64) -> Float64:
+    """Euclidean norm of each column; the elements are squares themselves, whose squares may overflow."""
+    largest = float(np.max(np.abs(columns)))
+    norms: Float64 = np.linalg.norm(columns / largest, axis=0) * largest if largest > 0 else columns[0] * 0.0
+    return norms
 
 
 def truncation_bound(values: Float64, residuals: Float64, trace: float, outside: float, k: int) -> Float64:
@@ -141,13 +149,17 @@ def block_krylov(
         values, rotation = np.maximum(values[::-1], 0.0), rotation[:, ::-1]
         vectors = basis @ rotation[:, :wanted]
         leading = values[:wanted]
-        residuals = np.linalg.norm(image @ rotation[:, :wanted] - vectors * leading, axis=0)
+        residuals = column_norms(image @ rotation[:, :wanted] - vectors * leading)
         whole = trace()
         outside = whole - float(values.sum())
         complete = basis.shape[1] == width
         truncation = np.zeros(n_components)
         if not complete:
-            truncation = truncation_bound(leading, residuals, whole, outside, n_components)
+            # A power of two leaves the bits as they are, and squares of the residuals within range.
+            unit = math.ldexp(1.0, math.frexp(whole)[1] - 1) if whole > 0 else 1.0
+            truncation = unit * truncation_bound(
+                leading / unit, residuals / unit, whole / unit, outside / unit, n_components
+            )
         if complete or enough(leading[:n_components], truncation, n_passes):
             break
         directions = _new_directions(newest, basis, _NEGLIGIBLE * float(values[0]))

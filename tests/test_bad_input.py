@@ -140,6 +140,20 @@ def test_squares_that_underflow_are_not_taken_for_zeros(shape):
     assert not qf.randomized_svd(np.zeros(shape), 2)[1].any()
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("shape", [(60, 10), (50, 600), (300, 1200)], ids=["tall", "wide", "krylov"])
+def test_error_bounds_next_to_overflow(shape):
+    values = np.random.default_rng(0).standard_normal(shape)
+    method = "krylov" if shape[1] > 1000 else "auto"
+    plain = qf.pca(values, 3, method=method, random_state=0)
+    vast = qf.pca(values * 2.0**498, 3, method=method, random_state=0)
+    np.testing.assert_allclose(vast.singular_values, plain.singular_values * 2.0**498, rtol=1e-12)
+    np.testing.assert_allclose(vast.error_bound, plain.error_bound, rtol=1e-6, atol=1e-15)
+    for scale in (1e154, 1e200):
+        with pytest.raises(ValueError, match=r"^X: the squares of the values overflow"):
+            qf.pca(values * scale, 3, method=method)
+
+
 def test_weighted_sums_that_overflow():
     with pytest.raises(ValueError, match=r"^gradients: their weighted sum overflows"):
         qf.riemann_accumulate(np.ones((40, 5)), np.full(40, 1e308))
