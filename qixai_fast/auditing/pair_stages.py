@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from ..mutual_info.significance import mutual_info_test
 from ..quantum import entanglement_entropy, schmidt_spectrum
 from ..similarity import cosine_similarity
 from .context import AuditContext, draw_rows, quiet
+from .cosine_null import chance_threshold
 from .files import Stage
 
 # What each stage reads of the plan: part of its key.
@@ -62,6 +62,7 @@ def relation_stage(
             for center in (False, True)
         )
     expected = _expected_cosine(context.n_samples, summaries, maps)
+    threshold = chance_threshold(context, data[0], data[1], within, rng)
     arrays: dict[str, Array] = {
         "maps_a": maps[0],
         "maps_b": maps[1],
@@ -72,7 +73,7 @@ def relation_stage(
     result: dict[str, Any] = {
         "n_maps_a": len(maps[0]),
         "n_maps_b": len(maps[1]),
-        "cosine": _cosine_summary(context, within, raw, centred, expected),
+        "cosine": _cosine_summary(context, within, raw, centred, expected, threshold),
         "cka": None,
         "schmidt": None,
     }
@@ -98,20 +99,17 @@ def _expected_cosine(
 
 
 def _cosine_summary(
-    context: AuditContext, within: bool, raw: Array, centred: Array, expected: Float64
+    context: AuditContext, within: bool, raw: Array, centred: Array, expected: Float64, threshold: float
 ) -> dict[str, Any]:
     chosen = pair_mask(raw.shape, within)
     size = np.abs(centred[chosen])
-    sd = 1.0 / math.sqrt(context.n_samples - 1)
-    # The null is close to normal; two sides, all pairs of the table (Bonferroni).
-    threshold = sd * NormalDist().inv_cdf(1 - context.plan.alpha / (2 * len(size)))
     return {
         "n_pairs": len(size),
         "raw_median": float(np.median(raw[chosen])),
         "raw_null_median": float(np.median(expected[chosen])),
         "centred_median_abs": float(np.median(size)),
         "centred_max_abs": float(size.max()),
-        "centred_null_sd": sd,
+        "centred_null_sd": 1.0 / math.sqrt(context.n_samples - 1),
         "centred_threshold": threshold,
         "n_beyond_threshold": int((size > threshold).sum()),
     }

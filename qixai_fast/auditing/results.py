@@ -106,7 +106,8 @@ class LayerResult(TypedDict):
 class CosineResult(TypedDict):
     """Cosines between maps. The null pairs every sample of one layer with a random one of the other.
 
-    The null's mean and standard deviation over all permutations are exact closed forms, not draws.
+    The null's mean and standard deviation over all permutations are exact closed forms; the threshold
+    is a quantile of the largest value over random permutations.
     """
 
     arrays: str
