@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ._memory import parse_memory, require_budget
 from ._path_inputs import PathSamples, check_samples, check_values, summing_dtype
 from ._path_model import PathModel, check_model, recording
@@ -170,7 +172,7 @@ def _check_accuracy(tol: Any, atol: Any, max_n_steps: Any, method: str, n_steps:
     for value, name in ((tol, "tol"), (atol, "atol")):
         if value is None and name == "tol":
             continue
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
             raise TypeError(f"{name}: wanted a number, got {type(value).__name__}")
         if not 0 < value < float("inf"):
             raise ValueError(f"{name}: wanted a positive number, got {value}")

@@ -270,7 +270,7 @@ class TestWarnings:
 
     def test_mutual_information_like_its_null(self):
         results = self.clean()
-        for place, names in ((1, ["conv1", "dense"]), (3, ["conv1"])):
+        for place, names in ((3, ["conv1"]), (1, ["conv1", "dense"])):
             results["pairs"][place]["mutual_info"]["distinguishable"] = False
             assert ("mutual_information_indistinguishable", names) in self.codes(results)
         results["labels"]["layers"][2]["n_max_p_below_alpha"] = 0

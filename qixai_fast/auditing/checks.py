@@ -3,7 +3,8 @@
 Codes: ``low_explained_variance``, ``mutual_information_indistinguishable`` and ``unstable_attributions``
 are the three failures that the QIXAI paper (arXiv 2410.16537) tells of; then ``dead_maps``,
 ``constant_maps``, ``duplicate_maps``, ``too_few_samples``, ``too_few_permutations``,
-``attributions_not_converged``, and ``layer_not_audited``, which :mod:`qixai_fast.auditing.plan` gives.
+``unmoved_output``, ``attributions_not_converged``, and ``layer_not_audited``, which
+:mod:`qixai_fast.auditing.plan` gives.
 """
 
 from __future__ import annotations
@@ -99,16 +100,21 @@ def _pair_warnings(pairs: list[PairResult], plan: AuditPlan) -> Iterator[AuditWa
             f"Use AuditPlan(n_permutations={int(len(pairs) / plan.alpha)}) or more, or None: then the audit "
             "chooses.",
         )
-    for pair in pairs:
-        if pair["mutual_info"]["distinguishable"] or least > plan.alpha:
-            continue
-        a, b = pair["layer_a"], pair["layer_b"]
-        where = f"within {a}" if pair["within"] else f"between {a} and {b}"
+    silent = [pair for pair in pairs if not pair["mutual_info"]["distinguishable"]]
+    if silent and least <= plan.alpha:
+        names = [
+            f"within {pair['layer_a']}"
+            if pair["within"]
+            else f"between {pair['layer_a']} and {pair['layer_b']}"
+            for pair in silent
+        ]
+        layers = dict.fromkeys(name for pair in silent for name in (pair["layer_a"], pair["layer_b"]))
+        total = sum(pair["mutual_info"]["n_pairs"] for pair in silent)
         yield _warning(
             "mutual_information_indistinguishable",
-            [a] if pair["within"] else [a, b],
-            f"No pair of maps {where} shares more information than samples paired at random do, "
-            f"over {count(pair['mutual_info']['n_pairs'], 'pair')}.",
+            list(layers),
+            "No pair of maps shares more information than samples paired at random do: "
+            f"{listing(names)} ({count(total, 'pair')}).",
             "Read nothing into these values, the largest included; more samples show weaker dependence.",
         )
 
@@ -126,6 +132,15 @@ def _label_warnings(labels: LabelSection) -> Iterator[AuditWarning]:
 
 def _attribution_warnings(section: AttributionSection, plan: AuditPlan) -> Iterator[AuditWarning]:
     total = len(section["samples"])
+    unmoved = sum(sample["relative_delta"] is None for sample in section["samples"])
+    if unmoved:
+        yield _warning(
+            "unmoved_output",
+            [],
+            f"{unmoved} of {total} attributed inputs give the same output as the baseline.",
+            "There is nothing to attribute in them: check that the model is trained, and that the target "
+            "depends on the input.",
+        )
     shaky = total - section["n_stable"]
     if shaky:
         yield _warning(

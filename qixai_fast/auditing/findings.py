@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from .plan import AuditPlan
 from .results import (
     AttributionSection,
+    CosineResult,
     EntangledPair,
     Finding,
     LabelSection,
@@ -15,7 +16,7 @@ from .results import (
     Results,
     Section,
 )
-from .words import count, listing, percent, pvalue
+from .words import count, decimal, listing, percent, pvalue
 
 _NAMED_LAYERS = 6
 _LEADING_MAPS = 3
@@ -127,6 +128,8 @@ def _alike(between: list[PairResult]) -> str:
     best = max(between, key=lambda pair: pair["cka"]["value"] if pair["cka"] else 0.0)
     cka = best["cka"]
     assert cka is not None, "pairs of two layers have CKA"
+    if cka["value"] == 0.0:
+        return "No two layers vary together: one of every two is constant."
     beside = f"95 % of random pairings stay below {cka['null_q95']:.2g}; {pvalue(cka['pvalue'])}"
     if not cka["significant"]:
         return (
@@ -149,9 +152,14 @@ def _similarity(pairs: list[PairResult]) -> list[str]:
         sentences.append(f"Modes that share the dependence, in effect: {listing(modes)}.")
     pair = max(between, key=lambda pair: pair["cosine"]["raw_median"])
     cosine = pair["cosine"]
+    why = (
+        "Raw cosines mislead where activations are not negative"
+        if _rarely_negative(cosine)
+        else "Raw cosines"
+    )
     sentences.append(
-        f"Raw cosines mislead where activations are not negative: between the maps of {_names(pair)} the "
-        f"median is {cosine['raw_median']:.2f}, and random pairing gives {cosine['raw_null_median']:.2f}."
+        f"{why}: between the maps of {_names(pair)} the median is {decimal(cosine['raw_median'])}, "
+        f"and random pairing gives {decimal(cosine['raw_null_median'])}."
     )
     beyond = sum(pair["cosine"]["n_beyond_threshold"] for pair in between)
     total = sum(pair["cosine"]["n_pairs"] for pair in between)
@@ -159,6 +167,11 @@ def _similarity(pairs: list[PairResult]) -> list[str]:
         f"Centred, {beyond:,} of {count(total, 'pair')} of maps from different layers differ from chance."
     )
     return sentences
+
+
+def _rarely_negative(cosine: CosineResult) -> bool:
+    """Whether random pairing alone gives large cosines, as maps that are never negative do."""
+    return cosine["raw_null_median"] > 5 * cosine["centred_null_sd"]
 
 
 def _effective(pair: PairResult) -> float:
@@ -173,6 +186,9 @@ def _strongest(rows: list[EntangledPair], plan: AuditPlan) -> str:
     else:
         maps = [f"map {row['map_a']} of {row['layer_a']}", f"map {row['map_b']} of {row['layer_b']}"]
         who = f"Between layers, {listing(maps)}"
+    if row["mutual_info"] <= 0:
+        where = "within a layer" if row["within"] else "of different layers"
+        return f"No two maps {where} share any information."
     if row["selection_pvalue"] > plan.alpha:
         return (
             f"{who} come first with {row['mutual_info']:.2f} nats, but that is indistinguishable from chance "
@@ -240,6 +256,8 @@ def _labels(labels: LabelSection) -> list[str]:
 
 def _attributions(section: AttributionSection, plan: AuditPlan) -> list[str]:
     total = len(section["samples"])
+    if all(sample["relative_delta"] is None for sample in section["samples"]):
+        return ["The output is the same for these inputs as for the baseline: there is nothing to attribute."]
     sentences = [
         f"{section['n_converged']} of {total} attributions add up to the change of the output within "
         f"{percent(section['tol'])} and stay put under finer steps; {section['n_stable']} of {total} hold "

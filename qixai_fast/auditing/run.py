@@ -13,6 +13,7 @@ from typing import Any, cast
 from .. import __version__
 from .._random import as_generator
 from .._validate import Array
+from ..errors import StoreError
 from ..store import ActivationStore, open_store
 from .attribution_stage import ATTRIBUTION_FIELDS, Subject, attribution_stage, draw_subject
 from .checks import find_warnings
@@ -126,6 +127,7 @@ def audit(
         raise TypeError(f"plan: wanted an AuditPlan or None, got {type(plan).__name__}")
     _check_model(model, inputs, target)
     seed = _seed(random_state)
+    _check_data(opened, progress)
     plan, early = resolve_plan(plan, opened)
     classes, no_classes = find_classes(opened)
     context = AuditContext(opened, plan, classes, no_classes)
@@ -149,6 +151,14 @@ def audit(
         write_atomic(fresh / "timings.json", json_bytes(timings))
         files.publish(runner.names, list(arrays), json_bytes(results))
     return AuditReport(results, arrays, timings, folder, folder / "report.html")
+
+
+def _check_data(store: ActivationStore, progress: bool) -> None:
+    """Compare all data with its checksums: an audit of damaged activations is worth nothing."""
+    problems = store.verify(progress=progress)
+    if problems:
+        more = f" (and {len(problems) - 1} more; see qixai-fast verify)" if len(problems) > 1 else ""
+        raise StoreError(problems[0] + more)
 
 
 def _check_model(model: Any, inputs: Any, target: Any) -> None:

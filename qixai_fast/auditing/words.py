@@ -21,6 +21,17 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
+def decimal(value: float) -> str:
+    """A number to two decimals, never minus zero.
+
+    Examples
+    --------
+    >>> decimal(0.666), decimal(-0.001)
+    ('0.67', '0.00')
+    """
+    return f"{round(value, 2) + 0.0:.2f}"
+
+
 def pvalue(value: float) -> str:
     """A p-value to two significant digits.
 

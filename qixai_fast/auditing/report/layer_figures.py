@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from ..._validate import Array
 from ..results import Arrays, LayerResult, Results
-from .style import CLASS_MAP, INK, MUTED, SIGNED_MAP, dress, layer_colour, new_figure
+from .style import CLASS_MAP, INK, MUTED, SIGNED_MAP, dress, layer_colour, new_figure, short
 
 _MAX_MAPS_SHOWN = 40
 _MAX_COMPONENTS_SHOWN = 10
@@ -24,7 +24,7 @@ def spectrum_figure(results: Results) -> Figure:
             continue
         longest = max(longest, len(cumulative))
         at = np.arange(1, len(cumulative) + 1)
-        axes.plot(at, cumulative, "o-", markersize=4, color=layer_colour(index), label=layer["name"])
+        axes.plot(at, cumulative, "o-", markersize=4, color=layer_colour(index), label=short(layer["name"]))
     axes.axhline(90, color=MUTED, linewidth=0.8, linestyle=":")
     axes.annotate("90 %", (longest, 90), fontsize=8, color=MUTED, ha="right", va="bottom")
     axes.set_ylim(0, 103)
@@ -55,7 +55,7 @@ def loadings_figure(layer: LayerResult, arrays: Arrays) -> Figure:
     step = max(1, len(shown) // 20)
     axes.set_xticks(range(0, len(shown), step), [str(shown[i]) for i in range(0, len(shown), step)])
     some = f", {len(shown)} of {layer['n_maps']} maps" if len(shown) < layer["n_maps"] else ""
-    dress(axes, title=f"{layer['name']}{some}", xlabel="map", ylabel="component (variance explained)")
+    dress(axes, title=f"{short(layer['name'])}{some}", xlabel="map", ylabel="component (variance explained)")
     figure.colorbar(image, ax=axes, label="loading", pad=0.01).ax.tick_params(labelsize=8)
     return figure
 
@@ -88,7 +88,7 @@ def scores_figure(results: Results, arrays: Arrays) -> Figure:
         )
         axes.set_xticks([])
         axes.set_yticks([])
-        dress(axes, title=layer["name"], xlabel="component 1", ylabel="component 2")
+        dress(axes, title=short(layer["name"]), xlabel="component 1", ylabel="component 2")
     if names is not None and painted is not None and len(names) <= 10:
         handles, _ = painted.legend_elements(num=list(range(len(names))))
         figure.legend(
@@ -111,7 +111,7 @@ def zeros_figure(results: Results, arrays: Arrays) -> Figure:
     for index, layer in enumerate(results["layers"]):
         zeros = np.sort(arrays[layer["arrays"]]["zero_fraction"])[::-1]
         at = np.linspace(0, 100, len(zeros)) if len(zeros) > 1 else np.array([0.0])
-        axes.step(at, 100 * zeros, where="mid", color=layer_colour(index), label=layer["name"])
+        axes.step(at, 100 * zeros, where="mid", color=layer_colour(index), label=short(layer["name"]))
     axes.set_ylim(-2, 102)
     dress(
         axes, xlabel="maps of the layer, most zeros first, %", ylabel="samples with exact zero, %", grid="y"
@@ -145,7 +145,7 @@ def labels_figure(results: Results, arrays: Arrays) -> Figure:
     axes.annotate(
         " all there is to know", (section["label_entropy"], -0.45), fontsize=8, color=MUTED, ha="right"
     )
-    axes.set_yticks(range(len(section["layers"])), [layer["layer"] for layer in section["layers"]])
+    axes.set_yticks(range(len(section["layers"])), [short(layer["layer"]) for layer in section["layers"]])
     axes.set_ylim(len(section["layers"]) - 0.5, -0.6)
     axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
     dress(axes, xlabel="mutual information with the class, nats", grid="x")

@@ -16,6 +16,7 @@ from .style import (
     NULL,
     dress,
     new_figure,
+    short,
 )
 
 _MAX_MAPS_SHOWN = 64
@@ -25,6 +26,11 @@ _COSINE_BINS = np.linspace(-1.0, 1.0, 61)
 def pair_name(pair: PairResult) -> str:
     """How a layer pair is written everywhere on the page."""
     return f"{pair['layer_a']} – {pair['layer_b']}"
+
+
+def _short_pair(pair: PairResult) -> str:
+    """The same, as figures write it."""
+    return f"{short(pair['layer_a'])} – {short(pair['layer_b'])}"
 
 
 def between_layers(results: Results) -> list[PairResult]:
@@ -51,7 +57,7 @@ def alignment_figure(results: Results) -> Figure:
         end = max(cka["value"], cka["null_q95"])
         axes.annotate(f" {cka['value']:.2f}", (end, row), va="center", fontsize=8, color=INK)
     axes.plot([], [], color=ACCENT, linewidth=2, label="95 % of permuted samples lie below")
-    axes.set_yticks(range(len(pairs)), [pair_name(pair) for pair in pairs])
+    axes.set_yticks(range(len(pairs)), [_short_pair(pair) for pair in pairs])
     axes.invert_yaxis()
     axes.set_xlim(0, 1.08)
     dress(axes, xlabel="linear CKA (0 unrelated, 1 the same up to rotation and scale)", grid="x")
@@ -98,7 +104,7 @@ def cosine_figure(results: Results, arrays: Arrays) -> Figure:
             axes.set_xticks([-1, -0.5, 0, 0.5, 1])
             axes.set_ylim(0, 1.15)
             axes.spines["left"].set_visible(False)
-        left.set_ylabel(pair_name(pair), fontsize=8, rotation=0, ha="right", va="center")
+        left.set_ylabel(_short_pair(pair), fontsize=8, rotation=0, ha="right", va="center")
     return figure
 
 
@@ -117,7 +123,7 @@ def schmidt_figure(results: Results) -> Figure:
             "o-",
             markersize=4,
             color=LAYER_COLOURS[index % len(LAYER_COLOURS)],
-            label=f"{pair_name(pair)}: {schmidt['effective_modes']:.1f} effective modes",
+            label=f"{_short_pair(pair)}: {schmidt['effective_modes']:.1f} effective modes",
         )
     axes.set_ylim(bottom=0)
     dress(axes, xlabel="mode", ylabel="share of the dependence, %", grid="y")
@@ -151,7 +157,12 @@ def mutual_info_figure(pair: PairResult, arrays: Arrays, marked: list[EntangledP
             at = (place_b[row["map_b"]], place_a[row["map_a"]])
             axes.plot(*at, "o", markersize=13, color="white", markeredgecolor=INK, markeredgewidth=1.0)
             axes.annotate(str(row["rank"]), at, fontsize=8, color=INK, ha="center", va="center")
-    dress(axes, title=pair_name(pair), xlabel=f"map of {pair['layer_b']}", ylabel=f"map of {pair['layer_a']}")
+    dress(
+        axes,
+        title=_short_pair(pair),
+        xlabel=f"map of {short(pair['layer_b'])}",
+        ylabel=f"map of {short(pair['layer_a'])}",
+    )
     figure.colorbar(image, ax=axes, label="mutual information, nats", pad=0.01).ax.tick_params(labelsize=8)
     return figure
 
@@ -169,7 +180,9 @@ def entangled_figure(results: Results) -> Figure:
             axes.plot(row["ksg"], at, "D", markersize=5, color=ACCENT)
     axes.plot([], [], "s", color=LAYER_COLOURS[0], label="binned, bias corrected")
     axes.plot([], [], "D", markersize=5, color=ACCENT, label="KSG")
-    names = [f"{row['layer_a']} {row['map_a']} – {row['layer_b']} {row['map_b']}" for row in rows]
+    names = [
+        f"{short(row['layer_a'])} {row['map_a']} – {short(row['layer_b'])} {row['map_b']}" for row in rows
+    ]
     axes.set_yticks(range(len(rows)), names)
     axes.invert_yaxis()
     dress(axes, xlabel="mutual information, nats", grid="x")

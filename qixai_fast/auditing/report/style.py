@@ -27,6 +27,11 @@ def layer_colour(index: int) -> str:
     return LAYER_COLOURS[index % len(LAYER_COLOURS)]
 
 
+def short(name: str) -> str:
+    """A layer's name as figures write it: the middle of a long one is left out."""
+    return name if len(name) <= 28 else f"{name[:13]}…{name[-14:]}"
+
+
 def new_figure(width: float, height: float) -> Figure:
     """A figure of its own canvas, in inches: pyplot's global state and backend stay untouched."""
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")

@@ -76,6 +76,10 @@ def _number(value: float | None, digits: int = 2) -> str:
     return f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no "-0.000"
 
 
+def _signed(value: float) -> str:
+    return f"{round(value, 2) + 0.0:+.2f}"  # + 0.0: no "-0.00"
+
+
 def _pvalue(value: float, floor: float) -> str:
     """A p-value, with the smallest that the permutations can give written as such."""
     if value <= floor * (1 + 1e-9):
@@ -97,7 +101,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=_percent, number=_number, pvalue=_pvalue, maps=_maps)
+    environment.filters.update(percent=_percent, number=_number, signed=_signed, pvalue=_pvalue, maps=_maps)
     return environment
 
 
