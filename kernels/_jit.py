@@ -21,8 +21,3 @@ def jit(function):
 def jit_reordering(function):
     """Compile with sums the compiler may reorder, for vectorised reductions."""
     return njit(cache=True, nogil=True, fastmath=REORDERING)(function)
-
-
-def jit_inline(function):
-    """Compile a small helper that is inlined into the kernels that call it."""
-    return njit(nogil=True, inline="always")(function)
