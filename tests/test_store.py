@@ -258,7 +258,7 @@ NAMES = [
     ".",
     "a\nb",
 ]
-NAMES += ["labels", "sample_ids", "sample_ids_text", "w" * 5000, "w" * 4999, "-rf", "a\0b", "\ud800"]
+NAMES += ["labels", "sample_ids", "sample_ids_text", "w" * 5000, "w" * 4999, "-rf", "a\0b"]
 
 
 def test_any_layer_name_stays_inside(tmp_path):

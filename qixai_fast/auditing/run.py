@@ -127,8 +127,8 @@ def audit(
         raise TypeError(f"plan: wanted an AuditPlan or None, got {type(plan).__name__}")
     _check_model(model, inputs, target)
     seed = _seed(random_state)
-    _check_data(opened, progress)
     plan, early = resolve_plan(plan, opened)
+    _check_data(opened, progress)
     classes, no_classes = find_classes(opened)
     context = AuditContext(opened, plan, classes, no_classes)
     subject = None

@@ -16,6 +16,7 @@ from .journal import Journal, cut_back_hint
 from .npy import FROM_A_COPY, GrowingArray, check_header, open_inside
 
 _PIECE = 2**20
+_BAR_DELAY = 0.5  # seconds before a bar appears
 
 
 def find_problems(
@@ -37,7 +38,9 @@ def find_problems(
     for array in arrays:
         problems += _header_problem(directory, array, journal)
     found = ordered_map(check, tasks, resolve_n_jobs(n_jobs), in_flight=64)
-    for problem in tqdm(found, total=len(tasks), desc="verify", unit="chunk", disable=not progress):
+    for problem in tqdm(
+        found, total=len(tasks), desc="verify", unit="chunk", disable=not progress, delay=_BAR_DELAY
+    ):
         if problem is not None:
             problems.append(problem)
     for place, array in enumerate(arrays[: len(manifest.layers)]):
