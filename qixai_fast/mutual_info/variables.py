@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from .._random import as_generator
 from .._validate import Float64, Matrix, as_index, check_finite
 from .atoms import find_atoms
 from .lattice import Lattice, find_lattice
+from .pairing import Index
 
 Int32 = npt.NDArray[np.int32]
 
@@ -38,6 +39,10 @@ class View:
 
     values: Float64
     order: Int32
+
+    def permuted(self, order: Index, inverse: Int32) -> View:
+        """The view of ``values[order]``: what is sorted stays, only whose values they are changes."""
+        return replace(self, values=self.values[order], order=inverse[self.order])
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,25 @@ class Variable:
     def view(self, stream: int) -> View:
         """The view with the given jitter stream; the only one where there is no jitter."""
         return self.views[min(stream, len(self.views) - 1)]
+
+    def permuted(self, order: Index) -> Variable:
+        """The variable whose sample i is this one's sample ``order[i]``; nothing is sorted again.
+
+        Its estimates equal those of the permuted data. Lattice jitter moves with the samples, so that a
+        permuted variable holds the very same values.
+
+        Parameters
+        ----------
+        order : (n,) int64
+            A permutation.
+        """
+        inverse = np.empty(len(order), dtype=np.int32)
+        inverse[order] = np.arange(len(order), dtype=np.int32)
+        return replace(
+            self,
+            codes=self.codes[order],
+            views=tuple(view.permuted(order, inverse) for view in self.views),
+        )
 
 
 def choose_views(x: Variable, y: Variable) -> tuple[View, View]:
