@@ -1,0 +1,88 @@
+"""What all benchmark suites share: one thread, seeded data, sizes, and ours timed beside its peers."""
+
+import os
+
+THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+# Before numpy loads a BLAS: that reads its limit once.
+os.environ.update(dict.fromkeys(THREAD_LIMITS, "1"))
+
+import platform  # noqa: E402
+from importlib import metadata  # noqa: E402
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+from benchmarks.racing import Race  # noqa: E402
+
+SEED = 0
+# Where a peer is missing, its version is None, and its ratios read "not measured".
+PACKAGES = ("qixai-fast", "numpy", "scipy", "numba", "llvmlite", "scikit-learn", "torch", "NPEET", "ennemi")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--quick", action="store_true", help="small sizes: does every benchmark still run?")
+    parser.addoption("--large", action="store_true", help="also what takes minutes or gigabytes")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "large: takes minutes or gigabytes; runs with --large only")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--large"):
+        skip = pytest.mark.skip(reason="runs with --large only")
+        for item in items:
+            if item.get_closest_marker("large"):
+                item.add_marker(skip)
+
+
+def _version(package):
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def pytest_benchmark_update_machine_info(config, machine_info):
+    """Keep what tells about speed, and nothing that names the machine."""
+    kept = {
+        "processor": machine_info.get("cpu", {}).get("brand_raw", "unknown"),
+        "architecture": platform.machine(),
+        "cores": os.cpu_count(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "versions": {package: _version(package) for package in PACKAGES},
+        "threads": {name: os.environ[name] for name in THREAD_LIMITS},
+        "seed": SEED,
+    }
+    machine_info.clear()
+    machine_info.update(kept)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    """Libraries that do not read the environment."""
+    try:
+        import torch
+    except ImportError:
+        return
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def rng():
+    """A generator of its own for each benchmark, so that data do not depend on what ran before."""
+    return np.random.default_rng(SEED)
+
+
+@pytest.fixture(scope="session")
+def size(pytestconfig):
+    """``size(10_000, 500)`` is 10,000, and 500 with --quick."""
+    quick = pytestconfig.getoption("--quick")
+    return lambda full, small: small if quick else full
+
+
+@pytest.fixture
+def race(benchmark):
+    """Time ours beside its peers: see :class:`benchmarks.racing.Race`."""
+    return Race(benchmark)
