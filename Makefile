@@ -1,13 +1,18 @@
 # make demo: train a CNN on real digits, audit it, leave a report.   make test: the whole test suite.
+# make bench: speed and accuracy of every estimator beside its peers.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_OUT ?= qixai-demo
 TEST_WORKERS ?= 2
+# What make bench hands to pytest, as in BENCH="-k ksg" or BENCH=--large.
+BENCH ?=
+RUN := .benchmarks/run.json
+NPEET := git+https://github.com/gregversteeg/NPEET@8b0d9485423f74e5eb199324cf362765596538d3
 INPUTS := pyproject.toml setup.py constraints.txt
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo test bench bench-quick lint clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -27,6 +32,20 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
+
+# NPEET is not on PyPI; where it cannot be fetched, its rows say "not measured".
+$(VENV)/.bench: $(VENV)/.dev
+	$(PIP_INSTALL) -e '.[bench]'
+	-$(BIN)/python -c "import npeet" 2>/dev/null || $(PIP_INSTALL) $(NPEET)
+	@touch $@
+
+bench: $(VENV)/.bench
+	@mkdir -p .benchmarks
+	$(BIN)/python -m pytest benchmarks --benchmark-json=$(RUN) $(BENCH)
+	$(BIN)/python -m benchmarks.tables $(RUN)
+
+bench-quick: $(VENV)/.dev
+	$(BIN)/python -m pytest benchmarks --quick --benchmark-disable -q
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -54,6 +54,7 @@ def pytest_benchmark_update_machine_info(config, machine_info):
         "versions": {package: _version(package) for package in PACKAGES},
         "threads": {name: os.environ[name] for name in THREAD_LIMITS},
         "seed": SEED,
+        "quick": config.getoption("--quick"),
     }
     machine_info.clear()
     machine_info.update(kept)

@@ -1,0 +1,182 @@
+"""Keep what a run measured, and write the tables of README.md from all that is kept.
+
+``python -m benchmarks.tables RUN.json`` takes in what ``pytest --benchmark-json=RUN.json`` has left;
+without a file it only writes the tables again, and ``--check`` says whether they are as they should be.
+"""
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from zlib import crc32
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+README = HERE / "README.md"
+SUITES = {  # in the order of the tables; a suite is a file test_NAME.py
+    "ksg": "KSG of two scalars",
+    "vectors": "KSG of vectors, conditional mutual information",
+    "binned": "Binned mutual information",
+    "significance": "Permutation tests",
+    "compat": "Drop-ins for scikit-learn",
+}
+HEAD = "| work | ours | beside | its time | ratio (lowest to highest round) | promised | met |"
+
+
+def rounded(value, digits=4):
+    """The same with all floats rounded: the rest is noise, and makes differences unreadable."""
+    if isinstance(value, float):
+        return float(f"{value:.{digits}g}")
+    if isinstance(value, dict):
+        return {key: rounded(item, digits) for key, item in value.items()}
+    return [rounded(item, digits) for item in value] if isinstance(value, list) else value
+
+
+def write_json(path, content):
+    path.write_text(json.dumps(rounded(content), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _row(entry):
+    """What is kept of one benchmark: never the raw times."""
+    row = {"row": entry["name"], "unit": "call", "least": {}, "peers": {}} | entry["extra_info"]
+    row.setdefault("seconds", entry["stats"]["median"])
+    row.setdefault("rounds", entry["stats"]["rounds"])
+    return row
+
+
+def take_in(run, results=RESULTS, sources=HERE):
+    """Put the rows of one run into the files of their suites.
+
+    Rows of a function that ran replace all older ones of that function; rows of functions that are gone
+    go, too; all others stay, with the environment in which they were measured.
+    """
+    environment = run["machine_info"]
+    if environment["quick"]:
+        raise ValueError("run: made with --quick, which shows that benchmarks run, not how fast")
+    machine = crc32(json.dumps(environment, sort_keys=True).encode())
+    stamp = f"{run['datetime'][:10]} {run['commit_info']['id'][:12]} {machine:08x}"
+    suites = {}
+    for entry in run["benchmarks"]:
+        path, name = entry["fullname"].split("::", 1)
+        suites.setdefault(Path(path).stem.removeprefix("test_"), {})[name] = _row(entry)
+    for suite, new in suites.items():
+        path = results / f"{suite}.json"
+        old = read_json(path) if path.is_file() else {"runs": {}, "rows": {}}
+        functions = set(re.findall(r"^def (test_\w+)", (sources / f"test_{suite}.py").read_text(), re.M))
+        functions -= {name.split("[")[0] for name in new}
+        rows = {name: row for name, row in old["rows"].items() if name.split("[")[0] in functions}
+        rows |= {name: row | {"run": stamp} for name, row in new.items()}
+        used = {row["run"] for row in rows.values()}
+        runs = {key: value for key, value in (old["runs"] | {stamp: environment}).items() if key in used}
+        write_json(path, {"runs": runs, "rows": rows})
+
+
+def duration(seconds):
+    """Three digits and a unit."""
+    for unit, scale in (("s", 1), ("ms", 1e-3), ("µs", 1e-6)):
+        if seconds >= scale:
+            return f"{seconds / scale:.3g} {unit}"
+    return f"{seconds / 1e-9:.3g} ns"
+
+
+def _met(measured, promised):
+    return "" if promised is None else "yes" if measured >= promised else "**no**"
+
+
+def table_lines(rows):
+    """One line a peer; one for each bound."""
+    lines = []
+    for row in rows.values():
+        work = row["row"].replace("|", r"\|")
+        ours = f"{duration(row['seconds'])} a {row['unit']}"
+        for name, peer in row["peers"].items():
+            least = row["least"].get(name)
+            promised = "" if least is None else f"{least:.3g}x"
+            if peer is None:
+                lines.append([work, ours, name, "not installed", "not measured", promised, "not measured"])
+            else:
+                ratio = (
+                    f"**{peer['ratio']:.3g}x** ({peer['lowest_ratio']:.3g} to {peer['highest_ratio']:.3g})"
+                )
+                lines.append(
+                    [work, ours, name, duration(peer["seconds"]), ratio, promised, _met(peer["ratio"], least)]
+                )
+            work = ours = ""
+        for what, bound in row.get("bounds", {}).items():
+            measured, most = bound["measured"], bound["most"]
+            met = _met(-measured, -most)
+            lines.append([work, ours, what, f"{measured:.4g}", "", f"at most {most:.4g}", met])
+            work = ours = ""
+        if not row["peers"] and not row.get("bounds"):
+            lines.append([work, ours, "", "", "", "", ""])
+    return lines
+
+
+def environment_line(stamp, environment):
+    """Where rows were measured, in one line."""
+    date, commit, _ = stamp.split()
+    versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items() if version)
+    return (
+        f"Measured {date} at commit `{commit}`: {environment['processor']}, {environment['architecture']}, "
+        f"{environment['cores']} cores, {environment['system']}, Python {environment['python']}; {versions}; "
+        f"libraries limited to one thread; seed {environment['seed']}."
+    )
+
+
+def speed_text(results=RESULTS):
+    """All suites that have results: what was promised, and what was measured."""
+    parts = []
+    for suite, title in SUITES.items():
+        path = results / f"{suite}.json"
+        if not path.is_file():
+            continue
+        content = read_json(path)
+        lines = table_lines(content["rows"])
+        promises = [line[-1] for line in lines if line[-1]]
+        kept = f"{promises.count('yes')} of {len(promises)} promises kept"
+        missing = promises.count("not measured")
+        kept += f", {missing} not measured" if missing else ""
+        body = [HEAD, "|" + "---|" * (HEAD.count("|") - 1)]
+        body += ["| " + " | ".join(line) + " |" for line in lines]
+        where = [environment_line(*item) for item in content["runs"].items()]
+        parts += ["\n".join([f"### {title}", "", f"{kept}.", "", *body, "", *where])]
+    return "\n\n".join(parts)
+
+
+def with_section(text, name, body):
+    """The text with a new body between the two marks of that name."""
+    start, end = f"<!-- {name}: written by benchmarks.tables -->", f"<!-- end of {name} -->"
+    head, found, rest = text.partition(start)
+    _, closed, tail = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"README.md: wanted the marks of {name!r}")
+    return f"{head}{start}\n\n{body}\n\n{end}{tail}"
+
+
+def readme_text(text, results=RESULTS):
+    """README.md with its tables written anew."""
+    return with_section(text, "speed", speed_text(results))
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tables", description=__doc__)
+    parser.add_argument("run", nargs="*", type=Path, help="JSON that pytest-benchmark has left")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail where README.md is stale")
+    options = parser.parse_args(arguments)
+    for path in options.run:
+        take_in(read_json(path))
+    before = README.read_text(encoding="utf-8")
+    after = readme_text(before)
+    if options.check:
+        return "README.md is stale: python -m benchmarks.tables" if before != after else 0
+    README.write_text(after, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
