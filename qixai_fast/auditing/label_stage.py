@@ -62,7 +62,7 @@ def label_stage(context: AuditContext, layer: str, rng: np.random.Generator) -> 
         "mean": float(values.mean()),
         "median": float(np.median(values)),
         "max": float(values.max()),
-        "n_permutations": test.n_permutations_used,
+        "n_permutations": plan.n_permutations,
         "n_max_p_below_alpha": int((family <= plan.alpha).sum()),
         "best": [
             {

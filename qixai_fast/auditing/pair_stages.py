@@ -212,7 +212,7 @@ def mutual_info_stage(
     result = {
         "n_pairs": len(values),
         "n_bins": plan.n_bins,
-        "n_permutations": test.n_permutations_used,
+        "n_permutations": plan.n_permutations,
         "mean": float(values.mean()),
         "median": float(np.median(values)),
         "max": float(values.max()),

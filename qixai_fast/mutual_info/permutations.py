@@ -14,6 +14,21 @@ from .._validate import check_finite
 Index = npt.NDArray[np.int64]
 
 
+def inverse(order: Index) -> Index:
+    """The permutation that undoes ``order``."""
+    undone = np.empty_like(order)
+    undone[order] = np.arange(len(order))
+    return undone
+
+
+def moves_first(first: Index, second: Index) -> bool:
+    """Whether the first columns of pairs are fewer than the second, so that permuting them costs less.
+
+    Pairing x in the inverse order with y is pairing x with y in the order: the same samples meet.
+    """
+    return len(np.unique(first)) < len(np.unique(second))
+
+
 class Exchange:
     """The permutations that independence leaves the data exchangeable under.
 

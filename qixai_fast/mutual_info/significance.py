@@ -12,47 +12,51 @@ import numpy as np
 from .._device import resolve_device
 from .._memory import parse_memory
 from .._random import as_generator
-from .._threads import ordered_map, resolve_n_jobs
+from .._threads import resolve_n_jobs
 from .._validate import Float64, as_matrix, check_choice, check_int, check_same_samples
-from .nulls import BinnedNull, KSGNull
-from .pairing import Index, Pairs
+from .binned_null import BinnedNull
+from .ksg_null import KSGNull
+from .pairing import Pairs
+from .pairwise import check_options
 from .permutations import Exchange
+from .rounds import ROUND_BYTES, Null, Rounds, draw_seeds
 
 ESTIMATORS = ("binned", "ksg")
 
 _SIGNIFICANT = 0.05
-# Values that differ by the order of a sum only count as equal; standardised values are larger.
-_TIE = 1e-12
-_STANDARD_TIE = 1e-9
 
 
 @dataclass(frozen=True)
 class MutualInfoTest:
     """Result of :func:`mutual_info_test`. Arrays are (d_x, d_y), or (n_pairs,) with ``pairs``.
 
-    Without Y the matrices are symmetric; on the diagonal, which is no test, all but ``values`` are NaN.
+    Without Y the matrices are symmetric; on the diagonal, which is no test, all but ``values`` are NaN, and
+    ``n_permutations_used`` is 0.
 
     Attributes
     ----------
     values : array, float64
         Mutual information in nats.
     pvalues : array, float64
-        (1 + b) / (1 + m), where b of m permutations gave at least the observed value.
+        (1 + b) / (1 + m), where b of m permutations gave at least the observed value; b / m for a pair that
+        ``stop_after`` settled at the last of them.
     qvalues : array, float64
         Benjamini-Hochberg adjusted p-values over all tested pairs.
     null_mean : array, float64
-        Mean over the permutations, in nats.
-    n_permutations_used : int
+        Mean over the permutations used, in nats. That of a pair settled early is a little too high: its last
+        permutation is one that reached the observed value.
+    n_permutations_used : array, int64
+        Permutations m of each pair: ``n_permutations`` for all without ``stop_after``.
     max_pvalues : array, float64
         Family-wise p-values: (1 + b) / (1 + m), where the largest statistic of all tested pairs reached this
-        pair's in b of m permutations.
+        pair's in b of m permutations: with ``stop_after``, of the first ``20 * stop_after``.
     """
 
     values: Any
     pvalues: Any
     qvalues: Any
     null_mean: Any
-    n_permutations_used: int
+    n_permutations_used: Any
     max_pvalues: Any
 
 
@@ -89,6 +93,7 @@ def mutual_info_test(
     *,
     estimator: str = "binned",
     n_permutations: int = 1000,
+    stop_after: int | None = None,
     groups: Any = None,
     random_state: Any = None,
     pairs: Any = None,
@@ -107,7 +112,7 @@ def mutual_info_test(
 
     In each round all columns of Y are put into one random order of the samples. It is the same for all pairs,
     so that columns of one side keep their dependence, and the largest value of a round is one draw from the
-    null of the largest. The binned estimator permutes codes that were made once.
+    null of the largest. Columns are binned, or sorted, once for all rounds.
 
     Parameters
     ----------
@@ -118,6 +123,10 @@ def mutual_info_test(
     n_permutations : int
         Rounds. The smallest p-value is 1 / (1 + n_permutations); where that cannot reach q < 0.05 over all
         pairs, a UserWarning says what can.
+    stop_after : int, optional
+        Stop asking a pair once this many permutations reached its value, so that many rounds cost little
+        where few pairs are dependent: 10 is usual. The first ``20 * stop_after`` rounds ask all pairs, and
+        ``max_pvalues`` come from these alone. None asks all pairs in all rounds.
     groups : array_like, shape (n_samples,), optional
         Group of each sample, where samples of a group (frames of a video, tokens of a text) are not
         independent. Whole groups trade places, their samples in order, with groups of the same size; a group
@@ -136,16 +145,17 @@ def mutual_info_test(
     device : None or "cpu"
     max_memory : int or str, optional
         Bytes, or "2GB": the most this call allocates besides the result. The binned test holds all codes
-        (a byte a value up to 256 bins), the KSG test the data twice.
+        (a byte a value up to 256 bins); the KSG test holds as many columns as fit, two at least, and goes
+        through the rounds again for every tile of pairs.
 
     Returns
     -------
     MutualInfoTest
         ``values``, ``pvalues`` with (1 + b) / (1 + m), Benjamini-Hochberg ``qvalues``, ``null_mean``,
         ``n_permutations_used`` and the family-wise ``max_pvalues`` of Westfall and Young (1993, single step).
-        Their statistic is, for "binned", the value less its exact permutation mean E (corrected values as
-        they are), divided by sqrt(E / n_samples), so that pairs with many and with few occupied bins
-        compare; for "ksg" the value itself.
+        The statistic of the last is, for "binned", the value less its exact permutation mean E (corrected
+        values as they are), divided by sqrt(E / n_samples), so that pairs with many and with few occupied
+        bins compare; for "ksg" the value itself.
 
     Raises
     ------
@@ -157,6 +167,23 @@ def mutual_info_test(
     MemoryBudgetError
         Where ``max_memory`` is too small; says what would do.
 
+    Notes
+    -----
+    With ``stop_after=h``, let F be 20 h rounds. A pair that h or more of them reached has the p-value
+    (1 + b) / (1 + F). Others go on: one that the h-th permutation reaches in round m has h / m, and one that
+    fewer reach in all ``n_permutations`` has (1 + b) / (1 + n_permutations). Under independence the observed
+    value is among the h largest of m with probability at most h / m, so P(p <= a) <= a for every a
+    (Besag and Clifford 1991, section 3), and the q-values stand on valid p-values.
+
+    The largest of a round stands for the null of the largest only where no pair is missing, and pairs that
+    were dropped were dropped for being small: family-wise p-values cannot use the later rounds.
+
+    References
+    ----------
+    Besag and Clifford, "Sequential Monte Carlo p-values", Biometrika 78, 301 (1991).
+
+    Westfall and Young, "Resampling-based multiple testing" (Wiley, 1993), section 2.6.
+
     Examples
     --------
     >>> import numpy as np
@@ -167,9 +194,17 @@ def mutual_info_test(
     >>> test = mutual_info_test(x[:, None], Y, n_bins=8, n_permutations=199, random_state=0)
     >>> test.pvalues < 0.05
     array([[ True, False]])
+
+    A hundred thousand rounds, of which the second pair is spared all but a few:
+
+    >>> test = mutual_info_test(x[:, None], Y, n_bins=8, n_permutations=9999, stop_after=10, random_state=0)
+    >>> test.n_permutations_used
+    array([[9999,  200]])
     """
     check_choice(estimator, "estimator", ESTIMATORS)
     n_permutations = check_int(n_permutations, "n_permutations", low=1)
+    if stop_after is not None:
+        stop_after = check_int(stop_after, "stop_after", low=1)
     resolve_device(device)
     matrices = [as_matrix(X, "X")]
     if Y is not None:
@@ -182,7 +217,8 @@ def mutual_info_test(
     exchange = Exchange(first.n_samples, groups)
     generator = as_generator(random_state)
     threads, budget = resolve_n_jobs(n_jobs), parse_memory(max_memory)
-    null: BinnedNull | KSGNull
+    held = ROUND_BYTES * n_permutations
+    null: Null
     if estimator == "binned":
         null = BinnedNull(
             matrices,
@@ -192,49 +228,27 @@ def mutual_info_test(
             bias_correction=bias_correction,
             n_jobs=threads,
             budget=budget,
+            held=held,
         )
     else:
-        null = KSGNull(
-            matrices,
-            tested,
-            n_neighbors=n_neighbors,
-            algorithm=algorithm,
-            scale=scale,
-            atoms=atoms,
-            n_jobs=threads,
-            budget=budget,
+        options = check_options(
+            first.n_samples, n_neighbors=n_neighbors, algorithm=algorithm, scale=scale, atoms=atoms, seed=0
         )
+        null = KSGNull(matrices, tested, options, n_jobs=threads, budget=budget, held=held)
     _warn_if_hopeless(n_permutations, exchange.n_arrangements, len(tested))
 
-    observed = null.values()
-    standard = (observed - null.location) / null.scale
-    reached = np.zeros(len(tested), dtype=np.int64)
-    reached_by_largest = np.zeros(len(tested), dtype=np.int64)
-    total = np.zeros(len(tested))
-
-    def permuted(seed: int) -> Float64:
-        return null.values(exchange.draw(np.random.default_rng(seed)))
-
-    seeds = (int(generator.integers(2**63)) for _ in range(n_permutations))
-    for values in ordered_map(permuted, seeds, null.n_jobs):
-        total += values
-        reached += values >= observed - _TIE
-        largest = np.max((values - null.location) / null.scale)
-        reached_by_largest += largest >= standard - _STANDARD_TIE
-
-    def share(count: Index) -> Float64:
-        return np.asarray((1.0 + count) / (1.0 + n_permutations), dtype=np.float64)
-
-    pvalues = share(reached)
-    values = tested.spread(observed)
+    seeds = draw_seeds(generator, n_permutations)
+    outcome = Rounds(exchange, seeds, stop_after).run(null)
+    values = tested.spread(outcome.values)
     if tested.symmetric and tested.chosen is None:
         np.fill_diagonal(values, null.diagonal())
     bring = first.home.bring
+    n_used = np.nan_to_num(tested.spread(outcome.n_used.astype(np.float64)))
     return MutualInfoTest(
         values=bring(values),
-        pvalues=bring(tested.spread(pvalues)),
-        qvalues=bring(tested.spread(_benjamini_hochberg(pvalues))),
-        null_mean=bring(tested.spread(np.divide(total, n_permutations))),
-        n_permutations_used=n_permutations,
-        max_pvalues=bring(tested.spread(share(reached_by_largest))),
+        pvalues=bring(tested.spread(outcome.pvalues)),
+        qvalues=bring(tested.spread(_benjamini_hochberg(outcome.pvalues))),
+        null_mean=bring(tested.spread(outcome.null_mean)),
+        n_permutations_used=bring(n_used.astype(np.int64)),
+        max_pvalues=bring(tested.spread(outcome.max_pvalues)),
     )

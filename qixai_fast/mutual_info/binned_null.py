@@ -1,4 +1,4 @@
-"""Values of all tested pairs, for the data as they are and for permuted ones, by either estimator."""
+"""The null of binned mutual information: all pairs from one set of codes, which permutations only gather."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from .._memory import require_budget, workers_within
+from .._memory import workers_within
 from .._threads import ordered_map
 from .._validate import Float64, Matrix
-from ..errors import MemoryBudgetError
 from ..joint_histograms import Codes, Index, JointHistograms, code_dtype, encode
 from ..kernels.histogram_cpu import count_codes
 from .bias import PluginEstimator
 from .binned import bins_of, check_binning, plan_work, tables_per_group
 from .pairing import Pairs
+from .permutations import inverse, moves_first
+from .rounds import PAIR_BYTES
 
-# Pairs' column numbers, order, location, spread, and what the test sums up for each: bytes.
-PAIR_BYTES = 240
-# A round's values, and their standardised form, of each pair.
-_ROUND_BYTES = 48
+# A round's values of each pair, their standardised form, and which pairs they are: bytes.
+_ASKED_BYTES = 72
 _TABLE_OVERHEAD = 400
 _TILE_BYTES = 2**26
 
@@ -49,6 +48,7 @@ class BinnedNull:
         bias_correction: str | None,
         n_jobs: int,
         budget: int | None,
+        held: int,
     ) -> None:
         n = matrices[0].n_samples
         n_bins = check_binning(n_bins, strategy, n)
@@ -60,10 +60,10 @@ class BinnedNull:
         width = sum(matrix.n_features for matrix in matrices)
         itemsize = code_dtype(n_bins).itemsize
         table = 4 * n_bins * n_bins + _TABLE_OVERHEAD
-        # A thread holds a permutation (and its random numbers), a permuted column, a table, and values.
-        worker = (16 + itemsize) * n + table + _ROUND_BYTES * len(pairs)
+        # A thread holds a permutation (and its inverse), a permuted column, a table, and values.
+        worker = (24 + itemsize) * n + table + _ASKED_BYTES * len(pairs)
         margins = 40 * width * n_bins
-        extra = PAIR_BYTES * len(pairs) + margins
+        extra = held + PAIR_BYTES * len(pairs) + margins
         plan = plan_work(
             matrices,
             len(pairs),
@@ -83,14 +83,15 @@ class BinnedNull:
         self.n_jobs = workers_within(budget, n_jobs, fixed=held, per_worker=worker, work="mutual_info_test")
         spare = 2 * _TILE_BYTES if budget is None else (budget - held) // self.n_jobs - worker
         room = min(_TILE_BYTES, spare // 2)
-        self.tile = max(1, min(len(self.codes[-1]), room // (itemsize * n)))
+        self.tile = max(1, room // (itemsize * n))
         self.group = max(1, min(tables_per_group(n, n_bins * n_bins), room // table))
 
         # Sorted by the column that moves: a tile of permuted columns serves consecutive pairs.
         first, second = pairs.columns(0, len(pairs))
-        self.order = np.argsort(second, kind="stable")
-        self.still = first[self.order]
-        self.moving = second[self.order]
+        self.side = 0 if moves_first(first, second) else -1
+        moving, still = (first, second) if self.side == 0 else (second, first)
+        self.places = np.argsort(moving, kind="stable")
+        self.moving, self.still = moving[self.places], still[self.places]
         self.expected = self._expected(first, second)
         chance = self.expected > 0.0
         if bias_correction is None:
@@ -121,34 +122,44 @@ class BinnedNull:
             count=len(first),
         )
 
-    def _groups(self) -> Iterator[tuple[int, int, int, int]]:
-        """Tiles of moving columns, and within each its runs of pairs: (column, column, pair, pair)."""
-        n_columns = len(self.codes[-1])
-        for low in range(0, n_columns, self.tile):
-            high = min(low + self.tile, n_columns)
-            begin, end = np.searchsorted(self.moving, [low, high]).tolist()
-            for start in range(begin, end, self.group):
-                yield low, high, start, min(start + self.group, end)
+    def parts(self) -> Iterator[BinnedNull]:
+        """All pairs at once: codes of all columns are held."""
+        yield self
 
-    def values(self, order: Index | None = None) -> Float64:
-        """Values of all pairs, the second column of each taken in ``order``; (n_pairs,)."""
-        out = np.empty(len(self.moving))
-        held: int = -1
+    def _gather(self, columns: Index, order: Index) -> Codes:
+        """Codes of some columns of the side that moves, in ``order``."""
+        codes = self.codes[self.side]
+        moved = np.empty((len(columns), self.n_samples), dtype=codes.dtype)
+        for row, column in enumerate(columns.tolist()):
+            # "clip" spares a buffer; a permutation has nothing to clip.
+            np.take(codes[column], order, out=moved[row], mode="clip")
+        return moved
+
+    def values(self, order: Index | None, chosen: Index) -> Float64:
+        """Values of pairs ``chosen``, of :attr:`places`, the second column of each taken in ``order``."""
+        out = np.empty(len(chosen))
+        columns, begins = np.unique(self.moving[chosen], return_index=True)
+        begins = np.append(begins, len(chosen))
+        if order is not None and self.side == 0:
+            order = inverse(order)
+        # The moving column comes first: runs of pairs that share it are counted together.
+        bins = [self.bins[self.side], self.bins[-1 - self.side]]
+        still_codes = self.codes[-1 - self.side]
         moved: Any = None
-        for low, high, start, stop in self._groups():
-            if low != held:
-                # Let the last tile go before the next one is made.
-                del moved
-                tile = self.codes[-1][low:high]
-                moved = tile if order is None else np.take(tile, order, axis=1)
-                held = low
-            # The moving column comes first: runs of pairs that share it are counted together.
-            moving = self.moving[start:stop] - low
-            statistic = JointHistograms(self.bins[::-1], moving, self.still[start:stop])
-            tables = statistic.count(moved, self.codes[0])
-            out[self.order[start:stop]] = self.estimator.values(self.estimator.summarize(tables))
+        for low in range(0, len(columns), self.tile):
+            # Let the last tile go before the next one is made.
+            del moved
+            tile = columns[low : low + self.tile]
+            moved = self.codes[self.side] if order is None else self._gather(tile, order)
+            stop = int(begins[low + len(tile)])
+            for start in range(int(begins[low]), stop, self.group):
+                part = chosen[start : min(start + self.group, stop)]
+                moving = self.moving[part]
+                at = moving if order is None else np.searchsorted(tile, moving)
+                tables = JointHistograms(bins, at, self.still[part]).count(moved, still_codes)
+                out[start : start + len(part)] = self.estimator.values(self.estimator.summarize(tables))
         if self.subtracts_mean:
-            out -= self.expected
+            out -= self.expected[self.places[chosen]]
         return out
 
     def diagonal(self) -> Float64:
@@ -157,46 +168,3 @@ class BinnedNull:
         column = np.arange(len(codes), dtype=np.int64)[:, None]
         tables = (JointHistograms(self.bins, one, one).count(codes, codes) for one in column)
         return np.concatenate([self.complete.values(self.complete.summarize(table)) for table in tables])
-
-
-class KSGNull:
-    """All pairs by the KSG estimator, each permutation as a data set of its own.
-
-    ``location`` is 0 and ``scale`` 1: the estimate has little bias and much the same spread for all pairs.
-    """
-
-    n_jobs = 1
-
-    def __init__(
-        self, matrices: list[Matrix], pairs: Pairs, *, n_jobs: int, budget: int | None, **options: Any
-    ) -> None:
-        # As they came: the dtype tells the estimator about lattices.
-        self.data = [matrix.data for matrix in matrices]
-        n, last = matrices[0].n_samples, self.data[-1]
-        # A permuted copy of Y, the permutation, and what the test keeps of every pair.
-        self.held = n * (last.shape[1] * last.itemsize + 16) + (PAIR_BYTES + _ROUND_BYTES) * len(pairs)
-        self.budget = budget
-        rest = None if budget is None else max(1, budget - self.held)
-        self.options = options | {"n_jobs": n_jobs, "max_memory": rest}
-        self.pairs = np.column_stack(pairs.columns(0, len(pairs)))
-        self.location = np.zeros(len(pairs))
-        self.scale = np.ones(len(pairs))
-
-    def _call(self, Y: Any, pairs: Any) -> Float64:
-        from .ksg import pairwise_mutual_info_ksg
-
-        try:
-            return np.asarray(pairwise_mutual_info_ksg(self.data[0], Y, pairs=pairs, **self.options))
-        except MemoryBudgetError as error:
-            require_budget(self.budget, self.held + error.required, "mutual_info_test")
-            raise
-
-    def values(self, order: Index | None = None) -> Float64:
-        """Values of all pairs, the second column of each taken in ``order``; (n_pairs,)."""
-        Y = self.data[-1]
-        return self._call(Y if order is None else Y[order], self.pairs)
-
-    def diagonal(self) -> Float64:
-        """Each column with itself."""
-        columns = np.arange(self.data[0].shape[1])
-        return self._call(self.data[0], np.column_stack([columns, columns]))
