@@ -40,9 +40,9 @@ $(VENV)/.bench: $(VENV)/.dev
 	@touch $@
 
 bench: $(VENV)/.bench
-	@mkdir -p .benchmarks
-	$(BIN)/python -m pytest benchmarks --benchmark-json=$(RUN) $(BENCH)
-	$(BIN)/python -m benchmarks.tables $(RUN)
+	@mkdir -p .benchmarks && rm -f $(RUN)
+	$(BIN)/python -m pytest benchmarks --benchmark-json=$(RUN) $(BENCH); status=$$?; \
+	  $(BIN)/python -m benchmarks.tables $(RUN) && exit $$status
 
 bench-quick: $(VENV)/.dev
 	$(BIN)/python -m pytest benchmarks --quick --benchmark-disable -q

@@ -36,6 +36,14 @@ def pytest_collection_modifyitems(config, items):
                 item.add_marker(skip)
 
 
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A benchmark that fails has no result, however fast it was."""
+    outcome = yield
+    if call.when == "call" and "benchmark" in item.funcargs:
+        item.funcargs["benchmark"].extra_info["failed"] = outcome.get_result().failed
+
+
 def _version(package):
     try:
         return metadata.version(package)

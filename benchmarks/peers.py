@@ -31,6 +31,11 @@ def sklearn_ksg(x, y, k=3):
     )
 
 
+def sklearn_inner_ksg(x, y, k=3):
+    """The private function that scikit-learn calls for each column, without its checks, scaling and noise."""
+    return float(_sklearn._mutual_info._compute_mi_cc(x, y, k))
+
+
 def npeet_ksg(x, y, k=3):
     """NPEET; adds noise from numpy's global generator."""
     return float(_npeet.mi(x, y, k=k, base=np.e))
@@ -61,6 +66,9 @@ KSG = {
     "NPEET": npeet_ksg if _npeet else None,
     "ennemi": ennemi_ksg if _ennemi else None,
 }
+
+
+SKLEARN_INNER = sklearn_inner_ksg if hasattr(_sklearn, "_mutual_info") else None
 
 
 def on_pairs(estimate, X, pairs, **options):

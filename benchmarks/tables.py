@@ -52,8 +52,8 @@ def _row(entry):
 def take_in(run, results=RESULTS, sources=HERE):
     """Put the rows of one run into the files of their suites.
 
-    Rows of a function that ran replace all older ones of that function; rows of functions that are gone
-    go, too; all others stay, with the environment in which they were measured.
+    A benchmark that failed has no row. Rows of a function that ran replace all older ones of that function;
+    rows of functions that are gone go, too; all others stay, with the environment they were measured in.
     """
     environment = run["machine_info"]
     if environment["quick"]:
@@ -62,6 +62,8 @@ def take_in(run, results=RESULTS, sources=HERE):
     stamp = f"{run['datetime'][:10]} {run['commit_info']['id'][:12]} {machine:08x}"
     suites = {}
     for entry in run["benchmarks"]:
+        if entry["extra_info"].pop("failed", False):
+            continue
         path, name = entry["fullname"].split("::", 1)
         suites.setdefault(Path(path).stem.removeprefix("test_"), {})[name] = _row(entry)
     for suite, new in suites.items():
