@@ -175,3 +175,24 @@ def test_budget_is_kept():
 def test_bad_input(x, labels, options, error, words):
     with pytest.raises(error, match=words):
         qf.mutual_info_mixed(x, labels, **options)
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "words"),
+    [
+        (np.array([1, 2j, 1, 2]), TypeError, "labels: dtype complex128 is not supported; wanted classes"),
+        (np.array(["2024-01-01"] * 4, dtype="M8[D]"), TypeError, "labels: dtype datetime64"),
+        (np.arange(4).astype("m8[s]"), TypeError, "labels: dtype timedelta64"),
+        (np.zeros(4, dtype="i4,i4"), TypeError, "labels: dtype"),
+        (np.array([1, np.nan, 2, 1], dtype=object), ValueError, "labels: nan at row 1"),
+        (
+            np.array(["a", "b", np.nan, "a"], dtype=object),
+            TypeError,
+            "labels: wanted values that can be sorted",
+        ),
+        (np.array([1.0, np.inf, 2.0, 1.0]), ValueError, "labels: inf at row 1"),
+    ],
+)
+def test_labels_that_are_no_classes(labels, error, words):
+    with pytest.raises(error, match=words):
+        qf.mutual_info_mixed(np.arange(4.0), labels)

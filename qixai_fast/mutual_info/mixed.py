@@ -13,11 +13,19 @@ from .._validate import check_finite
 from .ksg import variable_matrix
 from .pairs import digamma_table, pair_value
 from .pairwise import check_options, map_columns, plan_memory
-from .variables import Jitter, Variable, View, seed_of
+from .variables import Int32, Jitter, Variable, View, seed_of
 
 
-def _label_variable(labels: Any, n_samples: int) -> Variable:
-    """Labels as a variable that is all atoms."""
+def label_codes(labels: Any, n_samples: int) -> tuple[Int32, int]:
+    """Number the distinct labels in order: the number of each sample's, and how many there are.
+
+    Raises
+    ------
+    TypeError
+        For values that are no classes: complex numbers, times, records, and what cannot be sorted.
+    ValueError
+        For another shape, and NaN or infinite labels.
+    """
     array = to_numpy(labels, "labels")
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
@@ -25,15 +33,28 @@ def _label_variable(labels: Any, n_samples: int) -> Variable:
         raise ValueError(f"labels: wanted shape (n_samples,), got {array.shape}")
     if len(array) != n_samples:
         raise ValueError(f"labels: wanted one for each of the {n_samples} samples of x, got {len(array)}")
+    if array.dtype.kind not in "buifSUTO":
+        raise TypeError(
+            f"labels: dtype {array.dtype} is not supported; wanted classes (integers, text, booleans or real "
+            "numbers): number them first, as numpy.unique(labels, return_inverse=True) does"
+        )
     check_finite(array, "labels")
     try:
+        missing = np.flatnonzero(array != array)  # NaN among objects
         distinct, codes = np.unique(array, return_inverse=True)
     except TypeError as error:
         raise TypeError(f"labels: wanted values that can be sorted ({error})") from None
-    nothing = View(np.zeros(n_samples), np.zeros(0, dtype=np.int32))
+    if len(missing):
+        raise ValueError(f"labels: {array[missing[0]]} at row {missing[0]}; remove such samples first")
+    return codes.reshape(-1).astype(np.int32), len(distinct)
+
+
+def label_variable(codes: Int32, n_labels: int) -> Variable:
+    """Labels, as :func:`label_codes` numbers them, as a variable that is all atoms."""
+    nothing = View(np.zeros(len(codes)), np.zeros(0, dtype=np.int32))
     return Variable(
-        codes=(codes.reshape(-1) + 1).astype(np.int32),
-        atoms=tuple(float(code) for code in range(len(distinct))),
+        codes=codes + np.int32(1),
+        atoms=tuple(map(float, range(n_labels))),
         lattice=None,
         tie_fraction=1.0,
         views=(nothing,),
@@ -64,7 +85,7 @@ def mutual_info_mixed(
     x : array_like, shape (n,) or (n, d)
         Samples of one variable, or a layer; each column is estimated on its own.
     labels : array_like, shape (n,)
-        Class of each sample: integers, strings, or whatever sorts.
+        Class of each sample: integers, text, booleans, real numbers, or objects that can be sorted.
     n_neighbors : int, default 3
         Neighbours k within the same label, 1 to n - 1. Labels with k samples or fewer use all of theirs;
         a label's only sample adds 0.
@@ -105,7 +126,7 @@ def mutual_info_mixed(
     matrix = variable_matrix(x, "x")
     n = matrix.n_samples
     options = check_options(n, n_neighbors=n_neighbors, algorithm=1, scale=None, atoms=atoms, seed=seed)
-    label = _label_variable(labels, n)
+    label = label_variable(*label_codes(labels, n))
     plan = plan_memory(n, threads, budget, f"mutual_info_mixed of {n} samples")
     jitter, psi = Jitter(seed, n), digamma_table(n)
 
