@@ -43,6 +43,8 @@ bench: $(VENV)/.bench
 	@mkdir -p .benchmarks && rm -f $(RUN)
 	$(BIN)/python -m pytest benchmarks --benchmark-json=$(RUN) $(BENCH); status=$$?; \
 	  $(BIN)/python -m benchmarks.tables $(RUN) && exit $$status
+	$(BIN)/python -m benchmarks.accuracy
+	$(BIN)/python -m benchmarks.tables
 
 bench-quick: $(VENV)/.dev
 	$(BIN)/python -m pytest benchmarks --quick --benchmark-disable -q

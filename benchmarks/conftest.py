@@ -1,22 +1,13 @@
 """What all benchmark suites share: one thread, seeded data, sizes, and ours timed beside its peers."""
 
-import os
+from benchmarks.environment import SEED, environment, limit_threads
 
-THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-# Before numpy loads a BLAS: that reads its limit once.
-os.environ.update(dict.fromkeys(THREAD_LIMITS, "1"))
-
-import platform  # noqa: E402
-from importlib import metadata  # noqa: E402
+limit_threads()
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 from benchmarks.racing import Race  # noqa: E402
-
-SEED = 0
-# Where a peer is missing, its version is None, and its ratios read "not measured".
-PACKAGES = ("qixai-fast", "numpy", "scipy", "numba", "llvmlite", "scikit-learn", "torch", "NPEET", "ennemi")
 
 
 def pytest_addoption(parser):
@@ -44,38 +35,9 @@ def pytest_runtest_makereport(item, call):
         item.funcargs["benchmark"].extra_info["failed"] = outcome.get_result().failed
 
 
-def _version(package):
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def pytest_benchmark_update_machine_info(config, machine_info):
-    """Keep what tells about speed, and nothing that names the machine."""
-    kept = {
-        "processor": machine_info.get("cpu", {}).get("brand_raw", "unknown"),
-        "architecture": platform.machine(),
-        "cores": os.cpu_count(),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "versions": {package: _version(package) for package in PACKAGES},
-        "threads": {name: os.environ[name] for name in THREAD_LIMITS},
-        "seed": SEED,
-        "quick": config.getoption("--quick"),
-    }
     machine_info.clear()
-    machine_info.update(kept)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread():
-    """Libraries that do not read the environment."""
-    try:
-        import torch
-    except ImportError:
-        return
-    torch.set_num_threads(1)
+    machine_info.update(environment() | {"quick": config.getoption("--quick")})
 
 
 @pytest.fixture

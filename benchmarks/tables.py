@@ -11,6 +11,9 @@ import sys
 from pathlib import Path
 from zlib import crc32
 
+from benchmarks.accuracy.table import accuracy_lines
+from benchmarks.environment import environment_line
+
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 README = HERE / "README.md"
@@ -34,7 +37,12 @@ def rounded(value, digits=4):
 
 
 def write_json(path, content):
-    path.write_text(json.dumps(rounded(content), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(rounded(content), indent=1, ensure_ascii=False)
+    text = re.sub(
+        r"\[\s+([^][{}\"]*?)\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text
+    )  # one line
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json(path):
@@ -119,17 +127,6 @@ def table_lines(rows):
     return lines
 
 
-def environment_line(stamp, environment):
-    """Where rows were measured, in one line."""
-    date, commit, _ = stamp.split()
-    versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items() if version)
-    return (
-        f"Measured {date} at commit `{commit}`: {environment['processor']}, {environment['architecture']}, "
-        f"{environment['cores']} cores, {environment['system']}, Python {environment['python']}; {versions}; "
-        f"libraries limited to one thread; seed {environment['seed']}."
-    )
-
-
 def speed_text(results=RESULTS):
     """All suites that have results: what was promised, and what was measured."""
     parts = []
@@ -145,9 +142,19 @@ def speed_text(results=RESULTS):
         kept += f", {missing} not measured" if missing else ""
         body = [HEAD, "|" + "---|" * (HEAD.count("|") - 1)]
         body += ["| " + " | ".join(line) + " |" for line in lines]
-        where = [environment_line(*item) for item in content["runs"].items()]
+        where = [
+            f"Measured {date} at commit `{commit}`: {environment_line(made_by)}"
+            for stamp, made_by in content["runs"].items()
+            for date, commit, _ in [stamp.split()]
+        ]
         parts += ["\n".join([f"### {title}", "", f"{kept}.", "", *body, "", *where])]
     return "\n\n".join(parts)
+
+
+def accuracy_text(results=RESULTS):
+    """The table of bias and RMSE, where there is one."""
+    path = results / "accuracy.json"
+    return "\n".join(accuracy_lines(read_json(path))) if path.is_file() else ""
 
 
 def with_section(text, name, body):
@@ -162,7 +169,8 @@ def with_section(text, name, body):
 
 def readme_text(text, results=RESULTS):
     """README.md with its tables written anew."""
-    return with_section(text, "speed", speed_text(results))
+    text = with_section(text, "speed", speed_text(results))
+    return with_section(text, "accuracy", accuracy_text(results))
 
 
 def main(arguments=None):
