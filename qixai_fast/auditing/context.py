@@ -77,13 +77,9 @@ class AuditContext:
         """Raise :class:`MemoryBudgetError` where a stage's own arrays do not fit the plan's budget."""
         require_budget(parse_memory(self.plan.max_memory), size, work)
 
-    def options(self, *, beside: int = 0) -> dict[str, Any]:
-        """Keywords that every engine takes; the budget less what the stage holds ``beside`` the call."""
-        budget = parse_memory(self.plan.max_memory)
-        return {
-            "n_jobs": self.plan.n_jobs,
-            "max_memory": None if budget is None else max(1, budget - beside),
-        }
+    def options(self) -> dict[str, Any]:
+        """Keywords that every engine takes."""
+        return {"n_jobs": self.plan.n_jobs, "max_memory": self.plan.max_memory}
 
     def workers(self) -> int:
         """Threads, for the stages' own work."""

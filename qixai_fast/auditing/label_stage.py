@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 
 from .._validate import Array
-from ..joint_histograms import code_dtype, encode, quantile_bins, uniform_bins
 from ..mutual_info.mixed import mutual_info_mixed
 from ..mutual_info.significance import mutual_info_test
 from .context import AuditContext, quiet
@@ -16,8 +15,6 @@ from .files import Stage
 LABEL_FIELDS = ("n_neighbors", "n_bins", "strategy", "n_permutations", "alpha")
 
 _LISTED = 10
-_COLUMNS = 16  # sorted at a time, for quantile edges
-_ROWS = 4096  # read at a time
 
 
 def label_entropy(codes: npt.NDArray[np.int64]) -> float:
@@ -36,24 +33,24 @@ def label_stage(context: AuditContext, layer: str, rng: np.random.Generator) -> 
     assert context.classes is not None, "stages are planned only where there are classes"
     codes, plan = context.classes.codes, context.plan
     assert plan.n_permutations is not None, "resolve_plan fills it in"
+    assert plan.n_bins is not None, "resolve_plan fills it in"
     values = np.asarray(
         mutual_info_mixed(context.store[layer], codes, n_neighbors=plan.n_neighbors, **context.options()),
         dtype=np.float64,
     )
-    binned = _binned(context, layer)
     with quiet():
-        # Both sides are small integers: with as many bins as there are values, each keeps its own.
         test = mutual_info_test(
-            binned,
-            codes[:, None],
+            context.store[layer],
+            labels=codes,
             n_permutations=plan.n_permutations,
-            n_bins=max(int(binned.max()), int(codes.max())) + 1,
+            n_bins=plan.n_bins,
+            strategy=plan.strategy,
             bias_correction="permutation-mean",
             random_state=rng,
-            **context.options(beside=binned.nbytes),
+            **context.options(),
         )
     pvalues, qvalues, family, information = (
-        np.asarray(table, dtype=np.float64)[:, 0]
+        np.asarray(table, dtype=np.float64)
         for table in (test.pvalues, test.qvalues, test.max_pvalues, test.values)
     )
     entropy = label_entropy(codes)
@@ -84,20 +81,3 @@ def label_stage(context: AuditContext, layer: str, rng: np.random.Generator) -> 
         "max_pvalues": family,
     }
     return result, arrays
-
-
-def _binned(context: AuditContext, layer: str) -> Array:
-    """The plan's bin of every value, (n_samples, n_maps) small integers."""
-    matrix = context.matrix(layer)
-    n_bins = context.plan.n_bins
-    assert n_bins is not None, "resolve_plan fills it in"
-    n, d = matrix.data.shape
-    rows = min(n, _ROWS)
-    size = n * d * code_dtype(n_bins).itemsize + 8 * n * min(d, _COLUMNS) + 16 * d * rows * context.workers()
-    context.require(size, f"the bins of {matrix.name}")
-    common = {"rows": rows, "n_jobs": context.workers()}
-    if context.plan.strategy == "quantile":
-        bins = quantile_bins(matrix, n_bins, columns=_COLUMNS, **common)
-    else:
-        bins = uniform_bins(matrix, n_bins, **common)
-    return encode(matrix, bins, **common).T

@@ -10,13 +10,14 @@ import numpy as np
 from .._memory import workers_within
 from .._threads import ordered_map
 from .._validate import Float64, Matrix
-from ..joint_histograms import Codes, Index, JointHistograms, code_dtype, encode
+from ..joint_histograms import Bins, Codes, Index, JointHistograms, code_dtype, encode
 from ..kernels.histogram_cpu import count_codes
 from .bias import PluginEstimator
-from .binned import bins_of, check_binning, plan_work, tables_per_group
+from .binned import MAX_BINS, bins_of, check_binning, plan_work, tables_per_group
 from .pairing import Pairs
 from .permutations import inverse, moves_first
 from .rounds import PAIR_BYTES
+from .variables import Int32
 
 # A round's values of each pair, their standardised form, and which pairs they are: bytes.
 _ASKED_BYTES = 72
@@ -42,6 +43,7 @@ class BinnedNull:
         self,
         matrices: list[Matrix],
         pairs: Pairs,
+        classes: tuple[Int32, int] | None,
         *,
         n_bins: Any,
         strategy: Any,
@@ -57,12 +59,16 @@ class BinnedNull:
         # The permutation mean is the same for every permutation, so it is worked out once.
         self.subtracts_mean = bias_correction == "permutation-mean"
         self.estimator = PluginEstimator(n, None) if self.subtracts_mean else self.complete
+        n_classes = 0 if classes is None else classes[1]
+        if n_classes > MAX_BINS:
+            raise ValueError(f"labels: wanted at most {MAX_BINS} classes, got {n_classes}")
         width = sum(matrix.n_features for matrix in matrices)
-        itemsize = code_dtype(n_bins).itemsize
-        table = 4 * n_bins * n_bins + _TABLE_OVERHEAD
+        itemsize = code_dtype(max(n_bins, n_classes)).itemsize
+        cells = n_bins * (n_classes or n_bins)
+        table = 4 * cells + _TABLE_OVERHEAD
         # A thread holds a permutation (and its inverse), a permuted column, a table, and values.
         worker = (24 + itemsize) * n + table + _ASKED_BYTES * len(pairs)
-        margins = 40 * width * n_bins
+        margins = 40 * width * n_bins + 40 * n_classes + 8 * n * (classes is not None)
         extra = held + PAIR_BYTES * len(pairs) + margins
         plan = plan_work(
             matrices,
@@ -79,12 +85,16 @@ class BinnedNull:
             encode(matrix, bins, rows=plan.rows, n_jobs=plan.n_jobs)
             for matrix, bins in zip(matrices, self.bins, strict=True)
         ]
+        if classes is not None:
+            # Classes are numbered already: they are their own bins.
+            self.bins.append(Bins(np.arange(n_classes + 1.0)[None], np.ones(1)))
+            self.codes.append(classes[0].astype(code_dtype(n_classes))[None])
         held = plan.fixed + sum(codes.nbytes for codes in self.codes) - worker
         self.n_jobs = workers_within(budget, n_jobs, fixed=held, per_worker=worker, work="mutual_info_test")
         spare = 2 * _TILE_BYTES if budget is None else (budget - held) // self.n_jobs - worker
         room = min(_TILE_BYTES, spare // 2)
         self.tile = max(1, room // (itemsize * n))
-        self.group = max(1, min(tables_per_group(n, n_bins * n_bins), room // table))
+        self.group = max(1, min(tables_per_group(n, cells), room // table))
 
         # Sorted by the column that moves: a tile of permuted columns serves consecutive pairs.
         first, second = pairs.columns(0, len(pairs))
@@ -100,15 +110,16 @@ class BinnedNull:
             self.location = np.where(chance, 0.0, np.inf)
         self.scale = np.sqrt(np.where(chance, self.expected, 1.0) / n)
 
-    def _margins(self, codes: Codes) -> list[Index]:
-        counts = np.zeros((len(codes), self.bins[0].n_bins), dtype=np.int64)
+    def _margins(self, side: int) -> list[Index]:
+        codes = self.codes[side]
+        counts = np.zeros((len(codes), self.bins[side].n_bins), dtype=np.int64)
         count_codes(codes, counts)
         return list(counts)
 
     def _expected(self, first: Index, second: Index) -> Float64:
         """Exact permutation mean of every pair, 0 where a column is constant."""
-        margins_x = self._margins(self.codes[0])
-        margins_y = margins_x if len(self.codes) == 1 else self._margins(self.codes[1])
+        margins_x = self._margins(0)
+        margins_y = margins_x if len(self.codes) == 1 else self._margins(1)
 
         def mean(pair: tuple[int, int]) -> float:
             x, y = margins_x[pair[0]], margins_y[pair[1]]

@@ -10,12 +10,13 @@ import numpy as np
 from .._memory import require_budget
 from .._validate import Float64, Matrix
 from ..errors import MemoryBudgetError
+from .mixed import label_variable
 from .pairing import Index, Pairs
 from .pairs import digamma_table, pair_value
 from .pairwise import Options, Plan, map_columns, plan_memory
 from .permutations import inverse, moves_first
 from .rounds import PAIR_BYTES
-from .variables import VARIABLE_BYTES, Jitter, Variable, check_matrix_finite
+from .variables import VARIABLE_BYTES, Int32, Jitter, Variable, check_matrix_finite
 
 _WORK = "mutual_info_test"
 # A round's values of each pair, their standardised form, and which pairs they are: bytes.
@@ -83,6 +84,8 @@ class KSGNull:
     matrices : list of Matrix
         X, and Y where there is one.
     pairs : Pairs
+    classes : tuple, optional
+        Labels, as :func:`label_codes` gives them, in place of Y.
     options : Options
     n_jobs : int
     budget : int or None
@@ -94,6 +97,7 @@ class KSGNull:
         self,
         matrices: list[Matrix],
         pairs: Pairs,
+        classes: tuple[Int32, int] | None,
         options: Options,
         *,
         n_jobs: int,
@@ -101,6 +105,7 @@ class KSGNull:
         held: int,
     ) -> None:
         self.matrices = matrices
+        self.label = None if classes is None else label_variable(*classes)
         self.options = options
         n = matrices[0].n_samples
         self.plan = _plan(n, len(pairs), n_jobs, budget, held)
@@ -115,6 +120,8 @@ class KSGNull:
         self.jitter, self.psi = Jitter(options.seed, n), digamma_table(n)
 
     def _load(self, side: int, columns: Sequence[int]) -> dict[int, Variable]:
+        if side and self.label is not None:
+            return {0: self.label}
         prepared = map_columns(
             lambda variable: variable, self.matrices[side], columns, self.options, self.jitter, self.n_jobs
         )
@@ -124,7 +131,7 @@ class KSGNull:
         """All pairs at once where all variables fit the plan; else tiles, one block of variables a side."""
         order = np.argsort(self.moving, kind="stable")
         moving, still = (np.unique(columns).tolist() for columns in (self.moving, self.still))
-        if len(self.matrices) == 1:
+        if len(self.matrices) == 1 and self.label is None:
             columns = sorted({*moving, *still})
             if len(columns) <= self.plan.capacity:
                 shared = self._load(0, columns)

@@ -16,6 +16,7 @@ from .._threads import resolve_n_jobs
 from .._validate import Float64, as_matrix, check_choice, check_int, check_same_samples
 from .binned_null import BinnedNull
 from .ksg_null import KSGNull
+from .mixed import label_codes
 from .pairing import Pairs
 from .pairwise import check_options
 from .permutations import Exchange
@@ -28,8 +29,9 @@ _SIGNIFICANT = 0.05
 
 @dataclass(frozen=True)
 class MutualInfoTest:
-    """Result of :func:`mutual_info_test`. Arrays are (d_x, d_y), or (n_pairs,) with ``pairs``.
+    """Result of :func:`mutual_info_test`.
 
+    Arrays are (d_x, d_y), (n_pairs,) with ``pairs``, or (d_x,) with ``labels``.
     Without Y the matrices are symmetric; on the diagonal, which is no test, all but ``values`` are NaN, and
     ``n_permutations_used`` is 0.
 
@@ -91,6 +93,7 @@ def mutual_info_test(
     X: Any,
     Y: Any = None,
     *,
+    labels: Any = None,
     estimator: str = "binned",
     n_permutations: int = 1000,
     stop_after: int | None = None,
@@ -108,7 +111,7 @@ def mutual_info_test(
     device: Any = None,
     max_memory: int | float | str | None = None,
 ) -> MutualInfoTest:
-    """Permutation test of independence for pairs of columns.
+    """Permutation test of independence for pairs of columns, or for columns and class labels.
 
     In each round all columns of Y are put into one random order of the samples. It is the same for all pairs,
     so that columns of one side keep their dependence, and the largest value of a round is one draw from the
@@ -119,6 +122,9 @@ def mutual_info_test(
     X : array_like, shape (n_samples, d_x)
     Y : array_like, shape (n_samples, d_y), optional
         Without it, all pairs i < j of columns of X are tested.
+    labels : array_like, shape (n_samples,), optional
+        Instead of Y, the class of each sample, as :func:`mutual_info_mixed` takes it: each column of X is
+        tested against it. The estimator "ksg" then is Ross's, and "binned" counts every class by itself.
     estimator : {"binned", "ksg"}
     n_permutations : int
         Rounds. The smallest p-value is 1 / (1 + n_permutations); where that cannot reach q < 0.05 over all
@@ -139,7 +145,7 @@ def mutual_info_test(
     n_bins, strategy, bias_correction
         For "binned", as in :func:`mutual_info_binned`.
     n_neighbors, algorithm, scale, atoms
-        For "ksg", as in :func:`mutual_info_ksg`.
+        For "ksg", as in :func:`mutual_info_ksg`. Labels have no use for algorithm and scale.
     n_jobs : int, optional
         Threads; all usable cores by default. The result is the same for any number.
     device : None or "cpu"
@@ -207,13 +213,20 @@ def mutual_info_test(
         stop_after = check_int(stop_after, "stop_after", low=1)
     resolve_device(device)
     matrices = [as_matrix(X, "X")]
+    if labels is not None and not (Y is None and pairs is None):
+        raise ValueError("labels: are tested against every column of X; leave out Y and pairs")
     if Y is not None:
         matrices.append(as_matrix(Y, "Y"))
         check_same_samples(*matrices)
     first, last = matrices[0], matrices[-1]
-    if Y is None and pairs is None and first.n_features < 2:
+    classes = None if labels is None else label_codes(labels, first.n_samples)
+    if classes is not None:
+        columns = np.arange(first.n_features)
+        pairs = np.column_stack([columns, np.zeros_like(columns)])
+    elif Y is None and pairs is None and first.n_features < 2:
         raise ValueError(f"X: wanted at least 2 features where Y is not given, got shape {first.data.shape}")
-    tested = Pairs.of(pairs, first.n_features, last.n_features, symmetric=Y is None, diagonal=False)
+    symmetric = Y is None and classes is None
+    tested = Pairs.of(pairs, first.n_features, last.n_features, symmetric=symmetric, diagonal=False)
     exchange = Exchange(first.n_samples, groups)
     generator = as_generator(random_state)
     threads, budget = resolve_n_jobs(n_jobs), parse_memory(max_memory)
@@ -223,6 +236,7 @@ def mutual_info_test(
         null = BinnedNull(
             matrices,
             tested,
+            classes,
             n_bins=n_bins,
             strategy=strategy,
             bias_correction=bias_correction,
@@ -234,7 +248,7 @@ def mutual_info_test(
         options = check_options(
             first.n_samples, n_neighbors=n_neighbors, algorithm=algorithm, scale=scale, atoms=atoms, seed=0
         )
-        null = KSGNull(matrices, tested, options, n_jobs=threads, budget=budget, held=held)
+        null = KSGNull(matrices, tested, classes, options, n_jobs=threads, budget=budget, held=held)
     _warn_if_hopeless(n_permutations, exchange.n_arrangements, len(tested))
 
     seeds = draw_seeds(generator, n_permutations)
