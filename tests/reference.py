@@ -198,6 +198,19 @@ def benjamini_hochberg(pvalues):
     return out
 
 
+def sequential_pvalue(reached, stop_after, n_full):
+    """Of one pair, from whether each permutation reached its value: the p-value and how many were used."""
+    used = count = 0
+    for hit in reached:
+        if used >= n_full and count >= stop_after:
+            break
+        used += 1
+        count += bool(hit)
+    if used > n_full and count == stop_after:
+        return count / used, used
+    return (1 + count) / (1 + used), used
+
+
 # Nearest-neighbour mutual information ------------------------------------------------------------
 
 
