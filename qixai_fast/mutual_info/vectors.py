@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .._threads import ordered_map
 from .._validate import Float64
-from ..kernels import boxes_cpu, ksg_cpu
+from .neighbours import Tree, just_below, make_trees
 from .pairs import discrete_local, ksg_local
 from .variables import Int32, Variable
-
-# Queries in a task.
-_QUERIES = 1024
 
 # Bytes: for each sample, for each sample and dimension (its Variable included), and whatever their number.
 VECTOR_BYTES = 180
@@ -58,60 +53,6 @@ class Cells:
                 yield members, self.values[members][:, continuous]
 
 
-def _slices(n: int) -> Iterator[slice]:
-    return (slice(start, min(start + _QUERIES, n)) for start in range(0, n, _QUERIES))
-
-
-def neighbour_radii(points: Float64, n_neighbors: int, n_jobs: int) -> Float64:
-    """Distance (maximum norm) from every point to its k-th nearest neighbour."""
-    from scipy.spatial import cKDTree
-
-    tree: Any = cKDTree(points)
-
-    def query(part: slice) -> Float64:
-        # The point itself is its own nearest.
-        distances: Float64 = tree.query(points[part], k=[n_neighbors + 1], p=np.inf)[0][:, 0]
-        return distances
-
-    return np.concatenate(list(ordered_map(query, _slices(len(points)), n_jobs)))
-
-
-def count_neighbours(points: Float64, radius: Float64, *, strict: bool, n_jobs: int) -> Int32:
-    """How many other points are nearer than each point's radius (``strict``), or at most as far."""
-    order = np.argsort(points[:, 0], kind="stable")
-    ascending = np.ascontiguousarray(points[order])
-    positions = np.empty(len(points), np.int32)
-    positions[order] = np.arange(len(points), dtype=np.int32)
-    counts = np.empty(len(points), np.int32)
-    line = np.ascontiguousarray(ascending[:, 0])
-
-    def count(part: slice) -> None:
-        if points.shape[1] == 1:
-            ksg_cpu.count_all(line, positions[part], radius[part], strict, counts[part])
-        else:
-            boxes_cpu.count_boxes(ascending, positions[part], radius[part], strict, counts[part])
-
-    for _ in ordered_map(count, _slices(len(points)), n_jobs):
-        pass
-    return counts
-
-
-def _axis_radii(joint: Float64, n_x: int, radius: Float64, n_jobs: int) -> tuple[Float64, Float64]:
-    """KSG-2's radii in x and y, in the order of the points."""
-    order = np.argsort(joint[:, 0], kind="stable")
-    ascending, reach = np.ascontiguousarray(joint[order]), radius[order]
-    found = np.empty((2, len(joint)))
-
-    def search(part: slice) -> None:
-        boxes_cpu.box_radii(ascending, n_x, part.start, part.stop, reach, found[0], found[1])
-
-    for _ in ordered_map(search, _slices(len(joint)), n_jobs):
-        pass
-    radii = np.empty_like(found)
-    radii[:, order] = found
-    return radii[0], radii[1]
-
-
 def _ksg_cell(
     x: Float64, y: Float64, n_neighbors: int, algorithm: int, psi: Float64, n_jobs: int
 ) -> Float64 | float:
@@ -120,20 +61,19 @@ def _ksg_cell(
     if size < 2 or not np.any(x != x[0]) or not np.any(y != y[0]):
         return 0.0
     k = min(n_neighbors, size - 1)
-    joint = np.concatenate([x, y], axis=1)
-    x_radius = y_radius = neighbour_radii(joint, k, n_jobs)
-    if algorithm == 2:
-        x_radius, y_radius = _axis_radii(joint, x.shape[1], x_radius, n_jobs)
-    strict = algorithm == 1
-    n_x = count_neighbours(x, x_radius, strict=strict, n_jobs=n_jobs)
-    n_y = count_neighbours(y, y_radius, strict=strict, n_jobs=n_jobs)
-    return ksg_local(n_x, n_y, k, algorithm, psi)
+    joint, x_tree, y_tree = make_trees([np.concatenate([x, y], axis=1), x, y], n_jobs)
+    radius = joint.radii(k, n_jobs)
+    if algorithm == 1:
+        x_radius = y_radius = just_below(radius)
+    else:
+        x_radius, y_radius = joint.axis_radii(x.shape[1], radius, n_jobs)
+    return ksg_local(x_tree.counts(x_radius, n_jobs), y_tree.counts(y_radius, n_jobs), k, algorithm, psi)
 
 
 def _ross_cell(x: Float64, labels: Int32, n_neighbors: int, psi: Float64, n_jobs: int) -> Float64:
     """Local parts of I(X; label) in one cell (Ross 2014), as ``kernels.ksg_cpu.add_ross`` defines them."""
     size = len(x)
-    radius, near = np.zeros(size), np.zeros(size, np.int32)
+    radius, near = np.full(size, -1.0), np.zeros(size, np.int32)
     members = np.ones(size, np.int64)
     for label in np.unique(labels):
         group = np.flatnonzero(labels == label)
@@ -141,12 +81,13 @@ def _ross_cell(x: Float64, labels: Int32, n_neighbors: int, psi: Float64, n_jobs
         if k == 0 or len(group) == size:
             continue
         members[group] = len(group)
-        radius[group] = neighbour_radii(x[group], k, n_jobs)
-        near[group] = count_neighbours(x[group], radius[group], strict=False, n_jobs=n_jobs)
+        tree = Tree.of(x[group])
+        radius[group] = tree.radii(k, n_jobs)
+        near[group] = tree.counts(radius[group], n_jobs)
     local = np.zeros(size)
     counted = members > 1
     if counted.any():
-        everywhere = count_neighbours(x, radius, strict=False, n_jobs=n_jobs)[counted]
+        everywhere = Tree.of(x).counts(radius, n_jobs)[counted]
         local[counted] = psi[size] - psi[members[counted]] + psi[near[counted]] - psi[everywhere]
     return local
 
