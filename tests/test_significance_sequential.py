@@ -24,7 +24,8 @@ class Noise:
         self.scale = np.ones(len(self.observed))
         self.asked = 0
 
-    def draw(self, generator):
+    def draw(self, seed):
+        generator = np.random.default_rng(seed)
         return generator.standard_normal(len(self.observed)) + self.shared * generator.standard_normal()
 
     def parts(self):
@@ -59,7 +60,7 @@ def test_rounds_equal_a_loop(seed, n_permutations, stop_after, n_jobs, n_parts):
     noise = Noise(np.round(rng.standard_normal(7) + rng.integers(0, 3, 7), 1), n_jobs, n_parts)
     outcome = run(noise, n_permutations, stop_after, seed)
     seeds = np.random.default_rng(seed).integers(2**62, size=n_permutations)
-    draws = np.array([noise.draw(np.random.default_rng(one)) for one in seeds])
+    draws = np.array([noise.draw(one) for one in seeds])
     n_full = n_permutations if stop_after is None else min(n_permutations, FULL_ROUNDS * stop_after)
     for pair, value in enumerate(noise.observed):
         reached = draws[:, pair] >= value
@@ -114,7 +115,7 @@ def test_a_sequential_test_done_by_hand():
     X[:, 1] += 0.7 * X[:, 0]
     test = mutual_info_test(X, n_permutations=300, stop_after=3, random_state=5, n_bins=4)
     seeds = np.random.default_rng(5)
-    orders = [Exchange(30).draw(np.random.default_rng(int(seeds.integers(2**63)))) for _ in range(300)]
+    orders = [Exchange(30).draw(int(seeds.integers(2**63))) for _ in range(300)]
     for i, j in ((0, 1), (0, 2), (1, 2)):
         value = mutual_info_binned(X[:, i], X[:, j], n_bins=4)
         draws = np.array([mutual_info_binned(X[:, i], X[order, j], n_bins=4) for order in orders])

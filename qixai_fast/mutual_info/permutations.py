@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from .._device import to_numpy
 from .._validate import check_finite
+from ..kernels.permute_cpu import permute
 
 Index = npt.NDArray[np.int64]
 
@@ -83,11 +84,15 @@ class Exchange:
             )
         return members
 
-    def draw(self, generator: np.random.Generator) -> Index:
+    def draw(self, seed: int) -> Index:
         """One permutation: sample i takes the place of sample ``order[i]``."""
         if self.members is None:
-            return generator.permutation(self.n_samples)
+            order = np.empty(self.n_samples, dtype=np.int64)
+            permute(order, seed, 0)
+            return order
         order = np.arange(self.n_samples, dtype=np.int64)
-        for members in self.members:
-            order[members] = members[generator.permutation(len(members))]
+        for stream, members in enumerate(self.members):
+            places = np.empty(len(members), dtype=np.int64)
+            permute(places, seed, stream)
+            order[members] = members[places]
         return order

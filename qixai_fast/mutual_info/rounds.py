@@ -7,7 +7,7 @@ the null of the largest where no pair is missing: family-wise p-values come from
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -105,13 +105,13 @@ class Rounds:
     Parameters
     ----------
     exchange : Exchange
-    seeds : sequence of int
+    seeds : (n_permutations,) int64
         One a round.
     stop_after : int or None
         Exceedances that settle a pair; None asks all pairs in all rounds.
     """
 
-    def __init__(self, exchange: Exchange, seeds: Sequence[int] | Index, stop_after: int | None) -> None:
+    def __init__(self, exchange: Exchange, seeds: Index, stop_after: int | None) -> None:
         self.exchange = exchange
         self.seeds = seeds
         self.stop_after = stop_after
@@ -145,7 +145,7 @@ class Rounds:
 
         def evaluate(item: tuple[int, Index]) -> tuple[int, Index, Float64]:
             number, chosen = item
-            order = None if number < 0 else self.exchange.draw(np.random.default_rng(self.seeds[number]))
+            order = None if number < 0 else self.exchange.draw(int(self.seeds[number]))
             return number, chosen, part.values(order, chosen)
 
         def items() -> Iterator[tuple[int, Index]]:
