@@ -36,8 +36,11 @@ _WAITING = 80
 
 
 @jit
-def part(keys, order, first, end, bound):
-    """Move the keys of ``first:end`` below ``bound`` to the front, without branches; where the others begin."""
+def part(keys, order, first, end, bound, closed):
+    """Move keys below ``bound`` (``closed``: at most it) to the front of ``first:end``.
+
+    Without branches: they would be guessed wrong half the time. Returns where the other keys begin.
+    """
     split = first
     for i in range(first, end):
         key = keys[i]
@@ -46,7 +49,7 @@ def part(keys, order, first, end, bound):
         order[i] = order[split]
         keys[split] = key
         order[split] = sample
-        split += key < bound
+        split += (key < bound) | (closed & (key == bound))
     return split
 
 
@@ -61,10 +64,10 @@ def select(keys, order, first, end, rank):
         b = keys[first + np.int64(state >> np.uint64(17)) % (end - first)]
         c = keys[(first + end) >> 1]
         pivot = max(min(a, b), min(max(a, b), c))
-        split = part(keys, order, first, end, pivot)
+        split = part(keys, order, first, end, pivot, False)
         if split == first:
             # The pivot is the smallest: set all that equal it aside, or ties would take quadratic time.
-            split = part(keys, order, first, end, np.nextafter(pivot, np.inf))
+            split = part(keys, order, first, end, pivot, True)
             if split > rank:
                 return
         if split > rank:

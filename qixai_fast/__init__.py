@@ -14,6 +14,7 @@ _HOME = {
     "StoreError": "errors",
     "MemoryBudgetError": "errors",
     "MutualInfoTest": "mutual_info.significance",
+    "conditional_mutual_info_ksg": "mutual_info.conditional",
     "mutual_info_binned": "mutual_info.binned",
     "mutual_info_discrete": "mutual_info.discrete",
     "mutual_info_ksg": "mutual_info.ksg",

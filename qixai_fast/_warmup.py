@@ -30,6 +30,9 @@ def _calls() -> dict[str, Callable[[], Any]]:
         "mutual_info_ksg, KSG-1": lambda: qf.pairwise_mutual_info_ksg(X),
         "mutual_info_ksg, KSG-2": lambda: qf.mutual_info_ksg(X[:, 0], X[:, 1], algorithm=2),
         "mutual_info_ksg, atoms": lambda: qf.pairwise_mutual_info_ksg(rectified),
+        "mutual_info_ksg, vectors": lambda: qf.mutual_info_ksg(X[:, :2], X[:, 2:]),
+        "mutual_info_ksg, vectors, KSG-2": lambda: qf.mutual_info_ksg(X[:, :2], X[:, 2:], algorithm=2),
+        "conditional_mutual_info_ksg": lambda: qf.conditional_mutual_info_ksg(X[:, 0], X[:, 1], X[:, 2]),
         "mutual_info_mixed": lambda: qf.mutual_info_mixed(X, labels),
         "riemann_accumulate": lambda: qf.riemann_accumulate(X[None], np.ones(1)),
     }

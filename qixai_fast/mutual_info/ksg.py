@@ -222,8 +222,8 @@ def mutual_info_ksg(
         per_sample = VECTOR_BYTES + width * VECTOR_DIMENSION_BYTES
         require_budget(budget, n * per_sample + VECTOR_BASE_BYTES, work)
     jitter, psi = Jitter(seed, n), digamma_table(n)
-    x_variables = _prepare(first, options, jitter)
-    y_variables = _prepare(second, options, jitter)
+    x_variables = prepare_columns(first, options, jitter)
+    y_variables = prepare_columns(second, options, jitter)
     local = _estimate(x_variables, y_variables, options.n_neighbors, options, psi, threads)
     value = float(local.mean())
     extras: list[Any] = []
@@ -247,11 +247,17 @@ def mutual_info_ksg(
     return (value, *extras) if extras else value
 
 
-def _prepare(matrix: Matrix, options: Options, jitter: Jitter) -> list[Variable]:
+def prepare_columns(
+    matrix: Matrix, options: Options, jitter: Jitter, first_dimension: int = 0
+) -> list[Variable]:
     """All columns of one variable, each with its own jitter."""
     return [
         options.prepare(
-            read_columns(matrix, [column])[0], f"{matrix.name}[:, {column}]", matrix.dtype, jitter, column
+            read_columns(matrix, [column])[0],
+            f"{matrix.name}[:, {column}]",
+            matrix.dtype,
+            jitter,
+            first_dimension + column,
         )
         for column in range(matrix.n_features)
     ]

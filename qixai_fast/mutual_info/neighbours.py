@@ -76,7 +76,7 @@ class Tree:
         return radius
 
     def axis_radii(self, n_x: int, radius: Float64, n_jobs: int) -> tuple[Float64, Float64]:
-        """Largest distances in the first ``n_x`` dimensions, and in the others, among all within the radius."""
+        """Largest distances in the first ``n_x`` dimensions, and in the others, of all within the radius."""
         x_radius, y_radius = np.empty((2, len(radius)))
 
         def search(places: tuple[int, int]) -> None:

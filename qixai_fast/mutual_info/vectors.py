@@ -45,6 +45,12 @@ class Cells:
         kinds, labels = np.unique(codes, axis=0, return_inverse=True)
         return cls(values, labels.reshape(-1).astype(np.int32), [kind == 0 for kind in kinds])
 
+    def take(self, members: npt.NDArray[np.intp]) -> Cells:
+        """The same variable in some of its samples."""
+        kinds, labels = np.unique(self.labels[members], return_inverse=True)
+        continuous = [self.continuous[kind] for kind in kinds]
+        return Cells(self.values[members], labels.reshape(-1).astype(np.int32), continuous)
+
     def each(self) -> Iterator[tuple[npt.NDArray[np.intp], Float64]]:
         """Samples and their continuous components, for every cell that has any."""
         for label, continuous in enumerate(self.continuous):
@@ -53,7 +59,7 @@ class Cells:
                 yield members, self.values[members][:, continuous]
 
 
-def _ksg_cell(
+def ksg_cell(
     x: Float64, y: Float64, n_neighbors: int, algorithm: int, psi: Float64, n_jobs: int
 ) -> Float64 | float:
     """Local parts of I(X;Y) in one cell; 0 where one sample, or one value, tells nothing."""
@@ -70,7 +76,7 @@ def _ksg_cell(
     return ksg_local(x_tree.counts(x_radius, n_jobs), y_tree.counts(y_radius, n_jobs), k, algorithm, psi)
 
 
-def _ross_cell(x: Float64, labels: Int32, n_neighbors: int, psi: Float64, n_jobs: int) -> Float64:
+def ross_cell(x: Float64, labels: Int32, n_neighbors: int, psi: Float64, n_jobs: int) -> Float64:
     """Local parts of I(X; label) in one cell (Ross 2014), as ``kernels.ksg_cpu.add_ross`` defines them."""
     size = len(x)
     radius, near = np.full(size, -1.0), np.zeros(size, np.int32)
@@ -92,6 +98,12 @@ def _ross_cell(x: Float64, labels: Int32, n_neighbors: int, psi: Float64, n_jobs
     return local
 
 
+def views_of(x_variables: Sequence[Variable], y_variables: Sequence[Variable]) -> tuple[Cells, Cells]:
+    """Both vectors with independent jitter, the same two when x and y are exchanged."""
+    stream = int([v.key for v in x_variables] > [v.key for v in y_variables])
+    return Cells.of(x_variables, stream), Cells.of(y_variables, 1 - stream)
+
+
 def vector_local(
     x_variables: Sequence[Variable],
     y_variables: Sequence[Variable],
@@ -100,26 +112,32 @@ def vector_local(
     psi: Float64,
     n_jobs: int,
 ) -> Float64:
-    """Each sample's part of I(X;Y) of two vectors; the mean is the estimate.
+    """Each sample's part of I(X;Y) of two vectors; the mean is the estimate."""
+    return cells_local(*views_of(x_variables, y_variables), n_neighbors, algorithm, psi, n_jobs)
+
+
+def common(first: npt.NDArray[np.intp], second: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.intp], ...]:
+    """Samples in both of two ascending lists, and their places in either."""
+    return np.intersect1d(first, second, assume_unique=True, return_indices=True)
+
+
+def cells_local(x: Cells, y: Cells, n_neighbors: int, algorithm: int, psi: Float64, n_jobs: int) -> Float64:
+    """Each sample's part of I(X;Y), by the chain rule over cells.
 
     Parts are added so that exchanging x and y gives the same bits.
     """
-    stream = int([v.key for v in x_variables] > [v.key for v in y_variables])
-    x, y = Cells.of(x_variables, stream), Cells.of(y_variables, 1 - stream)
     local = np.zeros(len(x.values))
     for own, other in ((x, y), (y, x)):
         if len(other.continuous) > 1:
             for members, values in own.each():
-                local[members] += _ross_cell(values, other.labels[members], n_neighbors, psi, n_jobs)
+                local[members] += ross_cell(values, other.labels[members], n_neighbors, psi, n_jobs)
     if len(x.continuous) > 1 and len(y.continuous) > 1:
         local += discrete_local(x.labels, len(x.continuous), y.labels, len(y.continuous))
     for x_members, x_values in x.each():
         for y_members, y_values in y.each():
-            both, from_x, from_y = np.intersect1d(
-                x_members, y_members, assume_unique=True, return_indices=True
-            )
+            both, from_x, from_y = common(x_members, y_members)
             if len(both):
-                local[both] += _ksg_cell(
+                local[both] += ksg_cell(
                     x_values[from_x], y_values[from_y], n_neighbors, algorithm, psi, n_jobs
                 )
     return local
