@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import betaln, digamma, gammaln
+from scipy.special import betaln, digamma, gammaln, ndtri
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,11 @@ def relu(values):
     return np.maximum(values, 0)
 
 
+def sparse_relu(values):
+    """Zero for nine in ten of a standard normal."""
+    return np.maximum(values - ndtri(0.9), 0)
+
+
 def float16(values):
     return values.astype(np.float16)
 
@@ -118,12 +123,20 @@ DISTRIBUTIONS = [
     ),
     Distribution("uniform noise ±0.1", uniform_noise(0.1), sample_uniform_noise(0.1)),
     Distribution("gamma-exponential, θ=0.5", float(gamma_exponential(0.5)), sample_gamma_exponential(0.5)),
+    Distribution(
+        "gamma-exponential, logarithms",
+        float(gamma_exponential(0.5)),
+        through(sample_gamma_exponential(0.5), np.log, np.log),
+    ),
+    Distribution("sign of x, ρ=0.6", 0.1305576634, through(sample_gaussian(0.6), np.sign, unchanged)),
     *(
         Distribution(f"ReLU on both, ρ={rho}", truth, through(sample_gaussian(rho), relu, relu))
         for rho, truth in ((0.6, 0.1528436781), (0.9, 0.5543695742))
     ),
     Distribution("ReLU on x, ρ=0.6", 0.1768506074, through(sample_gaussian(0.6), relu, unchanged)),
-    Distribution("sign of x, ρ=0.6", 0.1305576634, through(sample_gaussian(0.6), np.sign, unchanged)),
+    Distribution(
+        "ReLU, 90 % zeros, ρ=0.9", 0.1632218828, through(sample_gaussian(0.9), sparse_relu, sparse_relu)
+    ),
     *(
         Distribution(f"{kind.__name__}, ρ={rho}", gaussian(rho), through(sample_gaussian(rho), kind, kind))
         for kind in (float16, bfloat16)

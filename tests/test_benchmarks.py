@@ -1,0 +1,218 @@
+"""Benchmarks run, time what they say, and their tables say what was measured."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from benchmarks import racing, tables
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*command):
+    done = subprocess.run(
+        [sys.executable, "-m", *map(str, command)], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("suite", sorted(path.stem for path in (ROOT / "benchmarks").glob("test_*.py")))
+def test_every_benchmark_runs(suite):
+    path = f"benchmarks/{suite}.py"
+    out = run("pytest", path, "--quick", "--benchmark-disable", "-q", "-p", "no:cacheprovider")
+    assert "passed" in out
+
+
+def test_every_suite_has_a_title():
+    suites = {path.stem.removeprefix("test_") for path in (ROOT / "benchmarks").glob("test_*.py")}
+    assert suites <= set(tables.SUITES)
+
+
+def test_accuracy_runs(tmp_path):
+    run("benchmarks.accuracy", "--quick", "--out", tmp_path)
+    assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+    content = json.loads((tmp_path / "accuracy.json").read_text())
+    result = content["distributions"]["Gaussian, ρ=0.6"]
+    assert result["truth"] == pytest.approx(0.2231)
+    assert len(result["estimators"]["KSG-1"]["bias"]) == len(content["samples"]) == 2
+    text = tables.accuracy_text(tmp_path)
+    assert "| Gaussian, ρ=0.6 | 0.2231 | 100 |" in text
+    bias, rmse = (result["estimators"]["KSG-1"][which][0] for which in ("bias", "rmse"))
+    assert f"{bias:+.4f}" in text
+    assert f"{rmse:.4f}" in text
+
+
+def test_readme_says_what_is_measured():
+    text = tables.README.read_text(encoding="utf-8")
+    assert tables.readme_text(text) == text
+
+
+def test_results_name_no_machine():
+    for path in tables.RESULTS.glob("*.json"):
+        text = path.read_text(encoding="utf-8")
+        assert os.uname().nodename not in text
+        assert str(ROOT) not in text
+        assert '"data"' not in text
+
+
+class Clock:
+    """Time that passes only when a call says so."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def takes(self, seconds, result):
+        steps = iter(seconds)
+
+        def call():
+            self.now += next(steps)
+            return result
+
+        return call
+
+
+class Benchmark:
+    """What a race uses of pytest-benchmark's fixture."""
+
+    enabled = True
+
+    def __init__(self, clock):
+        self.clock, self.extra_info = clock, {}
+
+    def pedantic(self, call, setup, rounds):
+        data = []
+        for _ in range(rounds):
+            setup()
+            start = self.clock.now
+            result = call()
+            data.append(self.clock.now - start)
+        self.stats = SimpleNamespace(stats=SimpleNamespace(data=data))
+        return result
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(racing.time, "perf_counter", lambda: clock.now)
+    return clock
+
+
+def test_race_takes_the_median_of_the_rounds_ratios_a_unit(clock):
+    benchmark = Benchmark(clock)
+    ours = clock.takes([9, 9, 10, 20, 10], "ours")  # two to warm up
+    peer = (clock.takes([99, 99, 4, 4, 16], "theirs"), 2)
+    results = racing.Race(benchmark)(
+        "work", ours, {"peer": peer, "gone": None}, least={"peer": 3}, units=20, rounds=3
+    )
+    assert results == {"ours": "ours", "peer": "theirs"}
+    info = benchmark.extra_info
+    assert info["seconds"] == 0.5
+    assert info["peers"] == {
+        "peer": {"seconds": 2, "ratio": 4, "lowest_ratio": 2, "highest_ratio": 16},
+        "gone": None,
+    }
+
+
+def test_race_repeats_calls_that_are_too_short(clock):
+    benchmark = Benchmark(clock)
+    ours, peer = clock.takes([0.004] * 100, 0), clock.takes([0.008] * 100, 0)
+    racing.Race(benchmark)("work", ours, {"peer": peer}, rounds=2)
+    assert benchmark.stats.stats.data == pytest.approx([0.02] * 2)
+    assert benchmark.extra_info["seconds"] == pytest.approx(0.004)
+    assert benchmark.extra_info["peers"]["peer"]["ratio"] == pytest.approx(2)
+
+
+def test_race_refuses_a_promise_about_nobody(clock):
+    with pytest.raises(ValueError, match="nobody"):
+        racing.Race(Benchmark(clock))("work", int, {}, least={"nobody": 2})
+
+
+def entry(name, seconds=2.0, failed=False, **extra):
+    return {
+        "fullname": f"benchmarks/test_suite.py::{name}",
+        "name": name,
+        "extra_info": {"failed": failed} | extra,
+        "stats": {"median": seconds, "rounds": 3, "data": [seconds] * 3},
+    }
+
+
+def a_run(*entries, quick=False, commit="a" * 40):
+    return {
+        "datetime": "2030-01-02T03:04:05+00:00",
+        "commit_info": {"id": commit},
+        "machine_info": {"quick": quick},
+        "benchmarks": list(entries),
+    }
+
+
+@pytest.fixture
+def suite(tmp_path):
+    """A folder with one suite of two functions, and a way to take runs into it."""
+    (tmp_path / "test_suite.py").write_text("def test_a(x):\n    pass\n\ndef test_b(x):\n    pass\n")
+
+    def take(*entries, **options):
+        tables.take_in(a_run(*entries, **options), tmp_path, tmp_path)
+        return json.loads((tmp_path / "suite.json").read_text())
+
+    return take
+
+
+def test_a_run_replaces_its_functions_and_keeps_the_others(suite):
+    suite(entry("test_a[1]"), entry("test_a[2]"), entry("test_b"))
+    content = suite(entry("test_a[2]", 3.0), commit="b" * 40)
+    assert {name: row["seconds"] for name, row in content["rows"].items()} == {"test_b": 2, "test_a[2]": 3}
+    assert len(content["runs"]) == 2
+    content = suite(entry("test_b"), commit="b" * 40)
+    assert [stamp.split()[1] for stamp in content["runs"]] == ["b" * 12]
+
+
+def test_rows_of_functions_that_are_gone_go(suite, tmp_path):
+    suite(entry("test_a"), entry("test_b"))
+    (tmp_path / "test_suite.py").write_text("def test_b(x):\n    pass\n")
+    assert list(suite(entry("test_b"))["rows"]) == ["test_b"]
+
+
+def test_failed_benchmarks_have_no_row_and_quick_runs_are_no_results(suite):
+    assert list(suite(entry("test_a", failed=True), entry("test_b"))["rows"]) == ["test_b"]
+    with pytest.raises(ValueError, match="--quick"):
+        suite(entry("test_a"), quick=True)
+
+
+def measured(ratio):
+    return {"seconds": 0.002, "ratio": ratio, "lowest_ratio": ratio / 2, "highest_ratio": ratio * 2}
+
+
+def test_table_tells_kept_broken_and_unmeasured_promises():
+    row = {
+        "row": "I(x;y|z)",
+        "unit": "pair",
+        "seconds": 1.5e-5,
+        "least": {"kept": 5, "broken": 100, "absent": 2},
+        "peers": {"kept": measured(8.0), "broken": measured(99.9), "absent": None, "free": measured(1.0)},
+        "bounds": {"megabytes": {"measured": 10, "most": 9}},
+    }
+    lines = {line[2]: line for line in tables.table_lines({"test_a": row})}
+    assert lines["kept"][:2] == [r"I(x;y\|z)", "15 µs a pair"]
+    assert lines["kept"][3:] == ["2 ms", "**8x** (4 to 16)", "5x", "yes"]
+    assert lines["broken"][-2:] == ["100x", "**no**"]
+    assert lines["absent"][3:] == ["not installed", "not measured", "2x", "not measured"]
+    assert lines["free"][-2:] == ["", ""]
+    assert lines["megabytes"][3:] == ["10", "", "at most 9", "**no**"]
+
+
+def test_marks_must_be_there():
+    with pytest.raises(ValueError, match="speed"):
+        tables.with_section("no marks", "speed", "body")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(12, "12 s"), (0.0335, "33.5 ms"), (4.44e-5, "44.4 µs"), (6e-8, "60 ns")]
+)
+def test_duration(seconds, text):
+    assert tables.duration(seconds) == text
