@@ -1,4 +1,4 @@
-"""Bin codes of columns, and joint counts of coded columns.
+"""Bin codes of columns, and joint counts of coded columns by incrementing tables.
 
 Codes are feature-major, ``codes[feature, sample]``, one byte each (two above 256 bins): a pair reads
 two contiguous streams. Counts are integers, so they are exact whatever the order of the samples.
@@ -8,61 +8,141 @@ import numpy as np
 
 from ._jit import jit
 
-# Rows of a block whose column is written at a time: their cache lines stay in L1 while the
-# neighbouring columns are read.
-_ROWS_AT_A_TIME = 32
+# A tile of a block of rows is transposed at a time: its values stay in L1.
+_TILE_ROWS = 64
+_TILE_COLUMNS = 16
+# Fewer columns than this fill no vector: they are looked at one after the other.
+_FEW_COLUMNS = 8
+# Up to so many bins, comparing with every edge (a vector of values at a time) takes less time than a search.
+_FEW_BINS = 256
 # Samples counted for all pairs of a call before the next ones: the codes of one column in L1.
 _SAMPLES_AT_A_TIME = 16384
 
 
 @jit
-def _last_edge_at_or_below(value, edges, column, low, high):
-    """Bisect: the last of bins ``low`` to ``high`` whose left edge is at or below ``value``."""
-    while low < high:
-        middle = (low + high + 1) >> 1
-        if value < edges[column, middle]:
-            high = middle - 1
-        else:
-            low = middle
-    return low
+def extents(block, nonzero, low, high, odd):
+    """Widen the range of every column by a block of rows.
+
+    Parameters
+    ----------
+    block : (rows, d) float32 or float64
+    nonzero : bool
+        Whether values that are 0 do not count.
+    low, high : (d,) as block
+        Smallest and largest value so far; start from inf and -inf.
+    odd : (d,) as block
+        0 as long as all values are finite, NaN ever after.
+    """
+    rows, d = block.shape
+    if d < _FEW_COLUMNS:
+        for j in range(d):
+            least = low[j]
+            most = high[j]
+            strange = odd[j]
+            for i in range(rows):
+                value = block[i, j]
+                strange += value - value
+                counts = (value != 0.0) | (not nonzero)
+                least = value if counts & (value < least) else least
+                most = value if counts & (value > most) else most
+            low[j] = least
+            high[j] = most
+            odd[j] = strange
+        return
+    for i in range(rows):
+        for j in range(d):
+            value = block[i, j]
+            odd[j] += value - value
+            counts = (value != 0.0) | (not nonzero)
+            below = value if counts else np.inf
+            above = value if counts else -np.inf
+            low[j] = below if below < low[j] else low[j]
+            high[j] = above if above > high[j] else high[j]
 
 
 @jit
-def digitize(block, edges, slopes, codes, start):
+def transpose(block, columns, start):
+    """Write a block of rows into columns ``start`` on of a feature-major array."""
+    rows, d = block.shape
+    for first in range(0, rows, _TILE_ROWS):
+        for left in range(0, d, _TILE_COLUMNS):
+            for j in range(left, min(left + _TILE_COLUMNS, d)):
+                for i in range(first, min(first + _TILE_ROWS, rows)):
+                    columns[j, start + i] = block[i, j]
+
+
+@jit
+def digitize_block(block, edges, steps, zero, codes, start):
     """Write the bin of every value of a block of rows into ``codes``.
 
     The bin is ``np.digitize(value, edges) - 1``, and the maximum belongs to the last bin.
 
     Parameters
     ----------
-    block : (rows, d) float64
+    block : (rows, d) float32 or float64
     edges : (d, n_bins + 1) float64, not decreasing along a row
         The first and last edge of a column are at or beyond its minimum and maximum.
-    slopes : (d,) float64
-        Bins a unit where edges are evenly spaced: then the bin is computed and corrected against
-        the edges. 0 searches the edges instead.
+    steps : (d,) float64
+        Where not 0, edge k is ``k * step + edges[0]``, rounded after each operation, and edges are further
+        apart than rounding can move them: a bin is then computed, and moved by one where its edges say so.
+        0 searches the edges instead.
+    zero : bool
+        Whether bin 0 holds the values that are 0 and no others; the edges of the others begin at index 1.
     codes : (d, n) uint8 or uint16
         Columns ``start`` to ``start + rows`` are written.
     start : int
     """
     rows, d = block.shape
-    last = edges.shape[1] - 2
-    for first in range(0, rows, _ROWS_AT_A_TIME):
-        stop = min(first + _ROWS_AT_A_TIME, rows)
-        for j in range(d):
-            low = edges[j, 0]
-            slope = slopes[j]
-            for i in range(first, stop):
-                value = block[i, j]
-                if slope > 0.0:
-                    code = min(max(int((value - low) * slope), 0), last)
-                    while code > 0 and value < edges[j, code]:
-                        code -= 1
-                    while code < last and value >= edges[j, code + 1]:
-                        code += 1
+    shift = 1 if zero else 0
+    last = edges.shape[1] - 2 - shift
+    most = float(last)
+    tile = np.empty((_TILE_COLUMNS, _TILE_ROWS), dtype=np.float64)
+    place = np.empty(_TILE_ROWS, dtype=np.int64)
+    for first in range(0, rows, _TILE_ROWS):
+        size = min(_TILE_ROWS, rows - first)
+        for left in range(0, d, _TILE_COLUMNS):
+            width = min(_TILE_COLUMNS, d - left)
+            for i in range(size):
+                for j in range(width):
+                    tile[j, i] = block[first + i, left + j]
+            for j in range(width):
+                out = codes[left + j, start + first : start + first + size]
+                step = steps[left + j]
+                if step > 0.0:
+                    low = edges[left + j, shift]
+                    slope = 1.0 / step
+                    for i in range(size):
+                        value = tile[j, i]
+                        code = np.floor((value - low) * slope)
+                        code = code if code < most else most
+                        code = code - 1.0 if value < code * step + low else code
+                        above = code + 1.0
+                        code = above if (above <= most) & (value >= above * step + low) else code
+                        # None is below the first edge, unless a mapped file changed since it was looked at.
+                        code = code if code > 0.0 else 0.0
+                        code = (code + 1.0 if value != 0.0 else 0.0) if zero else code
+                        out[i] = np.uint16(np.int32(code))
+                elif last < _FEW_BINS:
+                    for i in range(size):
+                        place[i] = shift
+                    for k in range(shift + 1, shift + last + 1):
+                        edge = edges[left + j, k]
+                        for i in range(size):
+                            place[i] += tile[j, i] >= edge
+                    for i in range(size):
+                        out[i] = place[i] if (tile[j, i] != 0.0) | (not zero) else 0
                 else:
-                    code = _last_edge_at_or_below(value, edges, j, 0, last)
-                codes[j, start + i] = code
+                    for i in range(size):
+                        value = tile[j, i]
+                        below = shift
+                        above_last = shift + last
+                        while below < above_last:
+                            middle = (below + above_last + 1) >> 1
+                            if value < edges[left + j, middle]:
+                                above_last = middle - 1
+                            else:
+                                below = middle
+                        out[i] = below if value != 0.0 or not zero else 0
 
 
 @jit

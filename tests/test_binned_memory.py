@@ -13,7 +13,7 @@ from qixai_fast import (
     pairwise_mutual_info_binned,
 )
 from qixai_fast._validate import as_matrix
-from qixai_fast.mutual_info.binned import plan_work
+from qixai_fast.mutual_info.binned_plan import plan_work
 
 
 def peak_of(function):

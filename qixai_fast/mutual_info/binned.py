@@ -3,174 +3,87 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from .._device import resolve_device, to_numpy
-from .._memory import parse_memory, require_budget
+from .._memory import parse_memory
 from .._threads import ordered_map, resolve_n_jobs
-from .._validate import Float64, Matrix, as_matrix, check_choice, check_int, check_same_samples
-from ..joint_histograms import (
-    Bins,
-    Codes,
-    JointHistograms,
-    accumulate,
-    code_dtype,
-    encode,
-    quantile_bins,
-    uniform_bins,
-)
-from .bias import TERM_TABLE_BYTES, PluginEstimator
-from .pairing import Pairs
-
-STRATEGIES = ("uniform", "quantile")
-MAX_BINS = 4096
-MAX_SAMPLES = 2**31 - 1
-
-_BLOCK_BYTES = 4 * 2**20
-_SORT_BYTES = 256 * 2**20
-_TABLE_BYTES = 2**20
-# With less than this for tables, too many passes over the data would be made to be of use.
-_LEAST_TABLE_BYTES = 2**16
-_LEAST_ROWS = 256
-_MOST_ROWS = 32768
-# The table of entropy terms, threads, and small objects.
-_OVERHEAD = TERM_TABLE_BYTES + 2**18
-# Edges, their temporaries and slopes: bytes an edge.
-_EDGE_BYTES = 40
-# Column numbers, sums, occupied cells and values of a pair while it is summarised.
-_PAIR_BYTES = 400
+from .._validate import Float64, Matrix, as_matrix, check_same_samples
+from ..bins import Bins, Codes, check_binning, check_flag, code_dtype, encode, make_bins
+from ..code_files import CodeFile
+from ..joint_histograms import Index, JointHistograms, Tables
+from .bias import PluginEstimator
+from .binned_plan import Plan, plan_work
+from .pairing import Pairs, Tile
 
 
-def tables_per_group(n_samples: int, cells: int) -> int:
-    """Pairs counted by one call: tables stay in L2, and short columns still give a thread enough to do."""
-    return max(1, min(_TABLE_BYTES // (4 * cells), max(16, 2**21 // n_samples)))
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How the work fits a budget.
-
-    Attributes
-    ----------
-    n_jobs : int
-        Threads.
-    rows : int
-        Rows read at a time by each.
-    sort_columns : int
-        Columns sorted at a time (quantile).
-    group : int
-        Pairs counted at a time.
-    cached : bool
-        Whether all codes are held; otherwise every group reads and codes the data again.
-    fixed : int
-        Bytes held besides codes, blocks and tables.
-    """
-
-    n_jobs: int
-    rows: int
-    sort_columns: int
-    group: int
-    cached: bool
-    fixed: int
-
-
-def plan_work(
-    matrices: list[Matrix],
-    n_pairs: int,
-    *,
-    n_bins: int,
-    strategy: str,
-    n_jobs: int,
-    budget: int | None,
-    extra: int = 0,
-    must_cache: bool = False,
-) -> Plan:
-    """Choose rows, threads and groups; raise MemoryBudgetError where nothing fits.
-
-    ``extra`` are bytes that the caller needs besides. ``must_cache`` refuses the plan without codes.
-    """
-    n = matrices[0].n_samples
-    width = sum(matrix.n_features for matrix in matrices)
-    cell_bytes = 4 * n_bins * n_bins
-    code_bytes = code_dtype(n_bins).itemsize
-    row_bytes = width * (8 + code_bytes)
-    most_rows = min(n, _MOST_ROWS, max(_LEAST_ROWS, _BLOCK_BYTES // (8 * width)))
-    least_rows = min(n, _LEAST_ROWS)
-    fixed = _OVERHEAD + extra + _EDGE_BYTES * width * (n_bins + 1)
-    table = cell_bytes + _PAIR_BYTES
-    group = min(n_pairs, tables_per_group(n, n_bins * n_bins))
-    sort_row = 8 * n if strategy == "quantile" else 0
-
-    with_codes = fixed + width * n * code_bytes
-    sort_least = fixed + sort_row + least_rows * row_bytes
-    cache_least = max(with_codes + max(least_rows * row_bytes, table), sort_least)
-    least_group = min(n_pairs, max(1, _LEAST_TABLE_BYTES // table))
-    stream_least = max(fixed + least_rows * row_bytes + 3 * least_group * table, sort_least)
-    require_budget(
-        budget, cache_least if must_cache else min(cache_least, stream_least), "binned mutual information"
-    )
-    cached = budget is None or budget >= cache_least
-    free = 0 if budget is None else budget - (with_codes if cached else fixed)
-
-    def most(available: int, cost: int, wanted: int) -> int:
-        return max(1, min(wanted, available // max(cost, 1)))
-
-    sort_columns = 1
-    if sort_row:
-        room = _SORT_BYTES if budget is None else budget - fixed - most_rows * row_bytes
-        sort_columns = most(min(room, _SORT_BYTES), sort_row, max(m.n_features for m in matrices))
-    if budget is None:
-        return Plan(n_jobs, most_rows, sort_columns, group, True, fixed)
-    if cached:
-        jobs = most(free, max(least_rows * row_bytes, table), n_jobs)
-        rows = max(least_rows, most(free // jobs, row_bytes, most_rows))
-        return Plan(jobs, rows, sort_columns, most(free // jobs, table, group), True, fixed)
-    # Half for the tables (n_jobs + 2 sets of them), half for the blocks; one thread where that is too little.
-    jobs = n_jobs if free >= 2 * (n_jobs + 2) * max(table, least_rows * row_bytes) else 1
-    rows = max(least_rows, most((free - 3 * table) // (2 * jobs), row_bytes, most_rows))
-    rows = min(rows, most_rows)
-    group = most(free - jobs * rows * row_bytes, (jobs + 2) * table, n_pairs)
-    return Plan(jobs, rows, sort_columns, group, False, fixed)
-
-
-def bins_of(matrix: Matrix, n_bins: int, strategy: str, plan: Plan) -> Bins:
+def bins_of(matrix: Matrix, n_bins: int, strategy: str, plan: Plan, *, zero: bool = False) -> Bins:
     """Bins of every column, by one of the two strategies."""
-    if strategy == "uniform":
-        return uniform_bins(matrix, n_bins, rows=plan.rows, n_jobs=plan.n_jobs)
-    return quantile_bins(matrix, n_bins, columns=plan.sort_columns, rows=plan.rows, n_jobs=plan.n_jobs)
+    return make_bins(
+        matrix,
+        n_bins,
+        strategy,
+        zero=zero,
+        rows=plan.rows,
+        sort_columns=plan.sort_columns,
+        n_jobs=plan.n_jobs,
+    )
 
 
-def values_of_pairs(
-    count: Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], npt.NDArray[np.int32]],
-    pairs: Pairs,
-    estimator: PluginEstimator,
-    *,
-    group: int,
-    n_jobs: int,
-) -> Float64:
-    """Values of all pairs, group by group, in the shape of the result."""
-    out = np.full(pairs.shape, np.nan)
+def _counts_in_memory(matrices: list[Matrix], bins: list[Bins], plan: Plan) -> Callable[[Tile], Tables]:
+    """What counts a tile of pairs, all codes being held."""
+    codes = [
+        encode(matrix, own, rows=plan.rows, n_jobs=plan.n_jobs)
+        for matrix, own in zip(matrices, bins, strict=True)
+    ]
 
-    def evaluate(bounds: tuple[int, int]) -> tuple[int, Float64]:
-        tables = count(*pairs.columns(*bounds))
-        return bounds[0], estimator.values(estimator.summarize(tables))
+    def count(tile: Tile) -> Tables:
+        return JointHistograms(bins, tile.first, tile.second).count(codes[0], codes[-1])
 
-    workers = min(n_jobs, -(-len(pairs) // group))
-    for start, values in ordered_map(evaluate, pairs.groups(group), workers):
-        pairs.place(out, start, values)
-    return out
+    return count
 
 
-def check_binning(n_bins: Any, strategy: Any, n_samples: int) -> int:
-    """Check ``n_bins`` and ``strategy``; return n_bins."""
-    check_choice(strategy, "strategy", STRATEGIES)
-    if n_samples > MAX_SAMPLES:
-        raise ValueError(f"X: wanted at most {MAX_SAMPLES} samples, got {n_samples}")
-    return check_int(n_bins, "n_bins", low=2, high=MAX_BINS)
+def _counts_from_files(
+    matrices: list[Matrix], bins: list[Bins], plan: Plan, stack: ExitStack
+) -> Callable[[Tile], Tables]:
+    """What counts a tile of pairs, its codes being read from files that close with ``stack``."""
+    files = [
+        stack.enter_context(CodeFile(matrix, own, rows=plan.rows, together=plan.together, n_jobs=plan.n_jobs))
+        for matrix, own in zip(matrices, bins, strict=True)
+    ]
+    n, dtype = matrices[0].n_samples, code_dtype(bins[0].n_bins)
+
+    def read(file: CodeFile, columns: Index, start: int, stop: int) -> Codes:
+        codes: Codes = np.empty((len(columns), stop - start), dtype=dtype)
+        file.read(columns, start, stop, codes)
+        return codes
+
+    def count(tile: Tile) -> Tables:
+        if len(files) == 1:
+            columns, places = np.unique(np.concatenate([tile.first, tile.second]), return_inverse=True)
+            wanted = [columns]
+            first, second = places[: len(tile.first)], places[len(tile.first) :]
+        else:
+            (columns, first), (others, second) = (
+                np.unique(side, return_inverse=True) for side in (tile.first, tile.second)
+            )
+            wanted = [columns, others]
+        statistic = JointHistograms(bins, first, second)
+        total: Tables | None = None
+        for start in range(0, n, plan.stretch):
+            stop = min(start + plan.stretch, n)
+            codes = [read(file, own, start, stop) for file, own in zip(files, wanted, strict=True)]
+            tables = statistic.count(codes[0], codes[-1])
+            total = tables if total is None else statistic.combine(total, tables)
+            # Let the codes go before the next ones are read.
+            del codes, tables
+        assert total is not None
+        return total
+
+    return count
 
 
 def _pairwise(
@@ -179,6 +92,7 @@ def _pairwise(
     *,
     n_bins: Any,
     strategy: Any,
+    zero_bin: Any,
     bias_correction: Any,
     normalize: Any,
     n_jobs: int | None,
@@ -187,6 +101,7 @@ def _pairwise(
 ) -> Float64:
     n = matrices[0].n_samples
     n_bins = check_binning(n_bins, strategy, n)
+    zero = check_flag(zero_bin, "zero_bin")
     estimator = PluginEstimator(n, bias_correction, normalize)
     resolve_device(device)
     plan = plan_work(
@@ -196,26 +111,24 @@ def _pairwise(
         strategy=strategy,
         n_jobs=resolve_n_jobs(n_jobs),
         budget=parse_memory(max_memory),
-        extra=0 if pairs.chosen is None else pairs.chosen.nbytes,
+        # Chosen pairs are put in an order of their own.
+        extra=0 if pairs.chosen is None else 5 * pairs.chosen.nbytes,
     )
-    bins = [bins_of(matrix, n_bins, strategy, plan) for matrix in matrices]
-    if not plan.cached:
+    bins = [bins_of(matrix, n_bins, strategy, plan, zero=zero) for matrix in matrices]
+    out = np.full(pairs.shape, np.nan)
+    with ExitStack() as stack:
+        if plan.cached:
+            count = _counts_in_memory(matrices, bins, plan)
+        else:
+            count = _counts_from_files(matrices, bins, plan, stack)
 
-        def stream(first: Any, second: Any) -> npt.NDArray[np.int32]:
-            statistic = JointHistograms(bins, first, second)
-            return accumulate(statistic, matrices, rows=plan.rows, n_jobs=plan.n_jobs)
+        def evaluate(tile: Tile) -> tuple[Tile, Float64]:
+            return tile, estimator.values(estimator.summarize(count(tile)))
 
-        return values_of_pairs(stream, pairs, estimator, group=plan.group, n_jobs=1)
-
-    codes: list[Codes] = [
-        encode(matrix, own, rows=plan.rows, n_jobs=plan.n_jobs)
-        for matrix, own in zip(matrices, bins, strict=True)
-    ]
-
-    def count(first: Any, second: Any) -> npt.NDArray[np.int32]:
-        return JointHistograms(bins, first, second).count(codes[0], codes[-1])
-
-    return values_of_pairs(count, pairs, estimator, group=plan.group, n_jobs=plan.n_jobs)
+        workers = min(plan.n_jobs, -(-len(pairs) // (plan.tile[0] * plan.tile[1])))
+        for tile, values in ordered_map(evaluate, pairs.tiles(*plan.tile), workers):
+            pairs.put(out, tile, values)
+    return out
 
 
 def _as_column(x: Any, name: str) -> Matrix:
@@ -234,6 +147,7 @@ def mutual_info_binned(
     *,
     n_bins: int = 16,
     strategy: str = "uniform",
+    zero_bin: bool = False,
     bias_correction: str | None = None,
     n_jobs: int | None = None,
     device: Any = None,
@@ -251,6 +165,9 @@ def mutual_info_binned(
         ``"uniform"``: edges ``numpy.linspace(min, max, n_bins + 1)`` in float64. ``"quantile"``: edges
         ``numpy.quantile(values, numpy.linspace(0, 1, n_bins + 1))``, which sorts the values. Membership is
         that of ``numpy.digitize``, and the maximum belongs to the last bin.
+    zero_bin : bool
+        Give zeros (0.0 and -0.0) a bin of their own, as for activations behind a ReLU: the other
+        ``n_bins - 1`` bins cover the values that are not 0, by the same strategy. See :func:`digitize`.
     bias_correction : None or str
         ``"miller-madow"`` (Miller 1955), ``"panzeri-treves"`` (1996, averaged over both directions),
         ``"grassberger"`` (2003) or ``"permutation-mean"`` (subtracts the exact mean over all permutations;
@@ -292,6 +209,7 @@ def mutual_info_binned(
         pairs,
         n_bins=n_bins,
         strategy=strategy,
+        zero_bin=zero_bin,
         bias_correction=bias_correction,
         normalize=None,
         n_jobs=n_jobs,
@@ -307,6 +225,7 @@ def pairwise_mutual_info_binned(
     *,
     n_bins: int = 16,
     strategy: str = "uniform",
+    zero_bin: bool = False,
     bias_correction: str | None = None,
     normalize: str | None = None,
     pairs: Any = None,
@@ -317,15 +236,15 @@ def pairwise_mutual_info_binned(
     """Binned mutual information of all pairs of columns, or of some.
 
     Every column is binned once, and all pairs count the same integer codes. Where the codes do not fit
-    ``max_memory``, blocks of rows are read and binned again for each group of pairs; counts are integers,
-    so the values are the same.
+    ``max_memory``, they go into a nameless temporary file (in ``TMPDIR``; a byte a value up to 256 bins),
+    from which tiles of pairs are read; counts are integers, so the values are the same.
 
     Parameters
     ----------
     X : array_like, shape (n_samples, d_x)
     Y : array_like, shape (n_samples, d_y), optional
         X itself by default.
-    n_bins, strategy, bias_correction
+    n_bins, strategy, zero_bin, bias_correction
         As in :func:`mutual_info_binned`.
     normalize : {None, "sqrt", "min", "max", "arithmetic", "joint"}
         Divide by sqrt(H(X_i) H(Y_j)), the smaller, the larger or the mean of both entropies, or the joint
@@ -351,6 +270,8 @@ def pairwise_mutual_info_binned(
     ------
     ValueError, TypeError, MemoryBudgetError
         As :func:`mutual_info_binned`.
+    OSError
+        Where codes must go into a file and the disk has no room for them.
 
     Examples
     --------
@@ -374,6 +295,7 @@ def pairwise_mutual_info_binned(
         wanted,
         n_bins=n_bins,
         strategy=strategy,
+        zero_bin=zero_bin,
         bias_correction=bias_correction,
         normalize=normalize,
         n_jobs=n_jobs,

@@ -10,10 +10,12 @@ import numpy as np
 from .._memory import workers_within
 from .._threads import ordered_map
 from .._validate import Float64, Matrix
-from ..joint_histograms import Bins, Codes, Index, JointHistograms, code_dtype, encode
+from ..bins import MAX_BINS, Bins, Codes, check_binning, code_dtype, encode
+from ..joint_histograms import Index, JointHistograms, counting_bytes
 from ..kernels.histogram_cpu import count_codes
 from .bias import PluginEstimator
-from .binned import MAX_BINS, bins_of, check_binning, plan_work, tables_per_group
+from .binned import bins_of
+from .binned_plan import plan_work, tables_per_group
 from .pairing import Pairs
 from .permutations import inverse, moves_first
 from .rounds import PAIR_BYTES
@@ -65,7 +67,8 @@ class BinnedNull:
         width = sum(matrix.n_features for matrix in matrices)
         itemsize = code_dtype(max(n_bins, n_classes)).itemsize
         cells = n_bins * (n_classes or n_bins)
-        table = 4 * cells + _TABLE_OVERHEAD
+        # A pair brings two columns at most, whose planes are made.
+        table = 4 * cells + _TABLE_OVERHEAD + 2 * counting_bytes(n, n_bins, n_classes or n_bins)
         # A thread holds a permutation (and its inverse), a permuted column, a table, and values.
         worker = (24 + itemsize) * n + table + _ASKED_BYTES * len(pairs)
         margins = 40 * width * n_bins + 40 * n_classes + 8 * n * (classes is not None)
@@ -87,7 +90,7 @@ class BinnedNull:
         ]
         if classes is not None:
             # Classes are numbered already: they are their own bins.
-            self.bins.append(Bins(np.arange(n_classes + 1.0)[None], np.ones(1)))
+            self.bins.append(Bins(np.arange(n_classes + 1.0)[None], np.zeros(1)))
             self.codes.append(classes[0].astype(code_dtype(n_classes))[None])
         held = plan.fixed + sum(codes.nbytes for codes in self.codes) - worker
         self.n_jobs = workers_within(budget, n_jobs, fixed=held, per_worker=worker, work="mutual_info_test")

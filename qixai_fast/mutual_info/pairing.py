@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,17 @@ from .._device import to_numpy
 from .._validate import Float64
 
 Index = npt.NDArray[np.int64]
+
+
+class Tile(NamedTuple):
+    """Pairs of few columns: column ``first[p]`` of X with ``second[p]`` of Y, and where their values go.
+
+    ``where`` are places in the order of chosen pairs, None where the columns say it.
+    """
+
+    first: Index
+    second: Index
+    where: Index | None
 
 
 @dataclass(frozen=True)
@@ -95,10 +106,52 @@ class Pairs:
         first = np.searchsorted(starts, index, side="right").astype(np.int64) - 1
         return first, first + (index - starts[first]) + (not self.diagonal)
 
-    def groups(self, size: int) -> Iterator[tuple[int, int]]:
-        """Consecutive runs of ``size`` pairs."""
-        for start in range(0, len(self), size):
-            yield start, min(start + size, len(self))
+    def tiles(self, rows: int, columns: int) -> Iterator[Tile]:
+        """All pairs, in groups of few columns: at most ``rows`` of X and ``columns`` of Y.
+
+        A group has at most ``rows * columns`` pairs.
+        """
+        if self.chosen is not None:
+            yield from self._chosen_tiles(self.chosen, rows, columns)
+            return
+        for top in range(0, self.n_x, rows):
+            for left in range(top // columns * columns if self.symmetric else 0, self.n_y, columns):
+                shape = min(rows, self.n_x - top), min(columns, self.n_y - left)
+                first, second = (grid.ravel() for grid in np.indices(shape, dtype=np.int64))
+                first += top
+                second += left
+                if self.symmetric and left < top + rows:
+                    wanted = np.flatnonzero(second - first >= (0 if self.diagonal else 1))
+                    first, second = first[wanted], second[wanted]
+                if len(first):
+                    yield Tile(first, second, None)
+
+    @staticmethod
+    def _chosen_tiles(chosen: Index, rows: int, columns: int) -> Iterator[Tile]:
+        band = chosen[:, 0] // rows
+        order = np.lexsort((chosen[:, 1], band))
+        band, second = band[order], chosen[order, 1]
+        new_band = np.concatenate([[True], band[1:] != band[:-1]])
+        new_column = new_band | np.concatenate([[True], second[1:] != second[:-1]])
+        # How many columns of Y came before in the same band.
+        number = np.cumsum(new_column)
+        number -= np.maximum.accumulate(np.where(new_band, number, 0))
+        cuts = np.flatnonzero(new_band | (new_column & (number % columns == 0)))
+        for begin, end in zip(cuts.tolist(), [*cuts[1:].tolist(), len(order)], strict=True):
+            for start in range(begin, end, rows * columns):
+                where = order[start : min(start + rows * columns, end)]
+                # Pairs that share the column of X come together.
+                where = where[np.argsort(chosen[where, 0], kind="stable")]
+                yield Tile(*np.ascontiguousarray(chosen[where].T), where)
+
+    def put(self, out: Float64, tile: Tile, values: Float64) -> None:
+        """Write the values of a tile into a result of :attr:`shape`."""
+        if tile.where is not None:
+            out[tile.where] = values
+            return
+        out[tile.first, tile.second] = values
+        if self.symmetric:
+            out[tile.second, tile.first] = values
 
     def place(self, out: Float64, start: int, values: Float64) -> None:
         """Write the values of consecutive pairs into a result of :attr:`shape`."""
