@@ -21,3 +21,8 @@ def jit(function):
 def jit_reordering(function):
     """Compile with sums the compiler may reorder, for vectorised reductions."""
     return njit(cache=True, nogil=True, fastmath=REORDERING)(function)
+
+
+def jit_inlined(function):
+    """Compile into the kernels that call it: a call that passes arrays costs more than a small body."""
+    return njit(cache=True, nogil=True, forceinline=True)(function)

@@ -1,338 +1,236 @@
-"""Nearest neighbours and marginal counts of two scalars, for the KSG and Ross estimators.
+"""k-th neighbour distances and marginal counts of two scalars, for the KSG estimators.
 
-Everything is decided by comparing differences ``|v_j - v_i|``, as the definition does. A difference
-of two floats is monotone in each of them even after rounding, so a border found by bisection over
-sorted values is exactly the border that a comparison with every sample would find.
+The plane is cut into strips of points with neighbouring x ranks; within a strip points ascend in y.
+Eight consecutive points of a strip are queries together, a lane each: points of their own strip are
+offered to them upward and downward until none can be near enough for any lane, then those of the strips
+to the right and left, outward, until a strip's border is too far. Each strip keeps a cursor near the
+query's y, which only moves up. So every lane sees all points that can be its neighbours, and more.
 """
 
 import numpy as np
 
-from ._jit import jit
+from ._jit import jit, jit_inlined
+from ._lanes import (
+    LANES,
+    begin_block,
+    count_lanes,
+    pointer,
+    reaches_left,
+    reaches_right,
+    sweep_down,
+    sweep_up,
+    touches_left,
+    touches_right,
+    widen_down,
+    widen_up,
+)
+from .axis_cpu import PAD, count_by_bisection, just_above
+
+# y ranks worked through in all strips before the next: what the cursors and counts touch stays in cache.
+TILE = 32768
 
 
 @jit
-def count_within(values, position, radius):
-    """How many other values of a sorted array are at most ``radius`` away from the one at ``position``."""
-    centre = values[position]
-    last = position
-    span = len(values) - position
-    while span > 1:
-        half = span >> 1
-        if values[last + half] - centre <= radius:
-            last += half
-        span -= half
-    first = position
-    span = position + 1
-    while span > 1:
-        half = span >> 1
-        if centre - values[first - half] <= radius:
-            first -= half
-        span -= half
-    return last - first
+def into_strips(x_values, y_values, x_position, width, strip_x, strip_y):
+    """Lay points out in strips of ``width`` by x rank, each ascending in y, with NaN around each.
+
+    Parameters
+    ----------
+    x_values, y_values : (PAD + n + PAD,) float64
+        As in :class:`~qixai_fast.kernels.axis_cpu.Axis`.
+    x_position : (n,) int32
+        Rank in x of the sample with the j-th smallest y.
+    width : int
+    strip_x, strip_y : float64, written
+        At least ``PAD + n_strips * (width + PAD)``.
+    """
+    n = len(x_position)
+    stride = width + PAD
+    n_strips = (n + width - 1) // width
+    cursor = np.empty(n_strips, np.int64)
+    for strip in range(n_strips):
+        cursor[strip] = PAD + strip * stride
+        for slot in range(cursor[strip] - PAD, cursor[strip]):
+            strip_x[slot] = strip_y[slot] = np.nan
+    # 32-bit division takes a fraction of the time of the 64-bit one.
+    divisor = np.uint32(width)
+    for j in range(n):
+        position = x_position[j]
+        strip = np.uint32(position) // divisor
+        slot = cursor[strip]
+        cursor[strip] = slot + 1
+        strip_x[slot] = x_values[PAD + position]
+        strip_y[slot] = y_values[PAD + j]
+    for slot in range(cursor[n_strips - 1], PAD + n_strips * stride):
+        strip_x[slot] = strip_y[slot] = np.nan
 
 
 @jit
-def offer(nearest, dx, dy):
-    """Keep a neighbour in the ascending array of the smallest joint distances, if it is one of them."""
-    distance = max(abs(dx), abs(dy))
-    slot = len(nearest) - 1
-    if distance >= nearest[slot]:
-        return
-    while slot > 0 and nearest[slot - 1] > distance:
-        nearest[slot] = nearest[slot - 1]
-        slot -= 1
-    nearest[slot] = distance
+def strip_order(x_position, width, order):
+    """For each point, strip after strip: which j it is in ``x_position``."""
+    cursor = np.arange(0, len(x_position), width)
+    for j in range(len(x_position)):
+        strip = x_position[j] // width
+        order[cursor[strip]] = j
+        cursor[strip] += 1
 
 
 @jit
-def sweep(strip_x, strip_y, x, y, below, above, first, end, nearest):
-    """Offer a strip's points, down from ``below`` and up from ``above``, while they can be near enough."""
-    last = len(nearest) - 1
-    for q in range(above, end):
-        if strip_y[q] - y >= nearest[last]:
-            break
-        offer(nearest, strip_x[q] - x, strip_y[q] - y)
-    for q in range(below, first - 1, -1):
-        if y - strip_y[q] >= nearest[last]:
-            break
-        offer(nearest, strip_x[q] - x, strip_y[q] - y)
-
-
-@jit
-def widen(strip_x, strip_y, x, y, below, above, first, end, radius, radii):
-    """Raise both axes' radii to the largest gap among a strip's points within the joint ``radius``."""
-    for q in range(above, end):
-        if strip_y[q] - y > radius:
-            break
-        if abs(strip_x[q] - x) <= radius:
-            radii[0] = max(radii[0], abs(strip_x[q] - x))
-            radii[1] = max(radii[1], strip_y[q] - y)
-    for q in range(below, first - 1, -1):
-        if y - strip_y[q] > radius:
-            break
-        if abs(strip_x[q] - x) <= radius:
-            radii[0] = max(radii[0], abs(strip_x[q] - x))
-            radii[1] = max(radii[1], y - strip_y[q])
-
-
-@jit
-def advance(cursor, strip, strip_y, end, y):
-    """Move a strip's cursor to its first point at or above ``y``; queries come in ascending order."""
+def _advance(cursor, strip, strip_y, stride, y):
+    """Move a strip's cursor to its first point at or above ``y``: by steps where near, else by bisection."""
     at = cursor[strip]
-    while at < end and strip_y[at] < y:
+    near = at + 2 * LANES
+    while at < near and strip_y[at] < y:
         at += 1
+    if at == near:
+        # What follows the points is NaN, which is not below y.
+        end = (strip + 1) * stride
+        while at < end:
+            middle = (at + end) >> 1
+            if strip_y[middle] < y:
+                at = middle + 1
+            else:
+                end = middle
     cursor[strip] = at
     return at
 
 
+@jit_inlined
+def _count_block(values, n, table, scheme, strip, block, lanes, radii, row, counts, at):
+    """Count, on one axis, the values nearer to each of a block's points than its radius."""
+    if count_lanes(values, table, scheme, strip, block, radii, row, counts, at):
+        for lane in range(lanes):
+            if counts[at + lane] < 0:
+                counts[at + lane] = count_by_bisection(
+                    values, n, table, scheme, strip[block + lane], radii[row + lane]
+                )
+
+
 @jit
-def into_strips(xs, ys, x_position, width, strip_x, strip_y, strip_rank):
-    """Cut the plane into strips of ``width`` points by x rank; in each, points ascend in y.
+def marginal_counts(
+    x_axis, y_axis, n_neighbors, width, strips_x, strips_y, nearest_rows, ranks, side_rows, counts_x, counts_y
+):
+    """Marginal neighbour counts of every point, as KSG-1 or KSG-2 defines them.
 
     Parameters
     ----------
-    xs, ys : (n,) float64
-        Both variables, each sorted.
-    x_position : (n,) int32
-        Position in ``xs`` of the sample with the j-th smallest y.
+    x_axis, y_axis : Axis
+    n_neighbors : int
     width : int
-    strip_x, strip_y : (n,) float64, written
-    strip_rank : (n,) int32, written
-        j of each point.
-    """
-    cursor = np.arange(0, len(xs), width)
-    for j in range(len(ys)):
-        strip = x_position[j] // width
-        slot = cursor[strip]
-        cursor[strip] = slot + 1
-        strip_x[slot] = xs[x_position[j]]
-        strip_y[slot] = ys[j]
-        strip_rank[slot] = j
-
-
-@jit
-def start_cursors(cursor, width):
-    """Set every strip's cursor to its first point."""
-    for strip in range(len(cursor)):
-        cursor[strip] = strip * width
-
-
-@jit
-def border_gap(xs, x, strip, side, width):
-    """Distance in x from a query to a strip on its left (side -1) or right (side 1)."""
-    return x - xs[(strip + 1) * width - 1] if side < 0 else xs[strip * width] - x
-
-
-@jit
-def neighbour_radii(xs, strip_x, strip_y, strip_rank, width, n_neighbors, radius):
-    """Joint distance (maximum norm) from every sample to its k-th nearest neighbour.
-
-    A query sweeps its own strip, then the strips to its left and right while their border is nearer
-    than its k-th neighbour so far. Ties cost nothing: a k-th distance of 0 ends the search.
-
-    Parameters
-    ----------
-    xs, strip_x, strip_y, strip_rank, width
+    strips_x, strips_y : float64
         As :func:`into_strips` takes and fills them.
-    n_neighbors : int
-        At most n - 1.
-    radius : (n,) float64, written
-        Of the sample with the j-th smallest y.
+    nearest_rows : (LANES * m,) float64
+        Scratch for the m >= n_neighbors nearest.
+    ranks : tuple of m zeros, or () with m = n_neighbors
+        See :mod:`qixai_fast.kernels._lanes`.
+    side_rows : None for KSG-1, (16,) float64 scratch for KSG-2
+    counts_x, counts_y : (n + LANES,) int32, written
+        Point after point of strip after strip; the last ones are scratch.
     """
-    n = len(xs)
+    n = len(counts_x) - LANES
+    row = LANES * (n_neighbors - 1)
+    x_values, x_table, x_scheme = pointer(x_axis.values), pointer(x_axis.table), x_axis.scheme
+    y_values, y_table, y_scheme = pointer(y_axis.values), pointer(y_axis.table), y_axis.scheme
+    strip_x, strip_y, nearest = pointer(strips_x), pointer(strips_y), pointer(nearest_rows)
+    n_x, n_y = pointer(counts_x), pointer(counts_y)
+    stride = width + PAD
     n_strips = (n + width - 1) // width
-    cursor = np.empty(n_strips, np.int64)
-    nearest = np.empty(n_neighbors)
-    last = n_neighbors - 1
-    for home in range(n_strips):
-        start_cursors(cursor, width)
-        for p in range(home * width, min((home + 1) * width, n)):
-            x = strip_x[p]
-            y = strip_y[p]
-            nearest[:] = np.inf
-            for side in range(3):
-                step = -1 if side == 1 else 1
-                strip = home if side == 0 else home + step
-                while 0 <= strip < n_strips:
-                    first = strip * width
-                    end = min(first + width, n)
-                    below = p - 1
-                    above = p + 1
-                    if side != 0:
-                        if border_gap(xs, x, strip, step, width) >= nearest[last]:
-                            break
-                        above = advance(cursor, strip, strip_y, end, y)
-                        below = above - 1
-                    sweep(strip_x, strip_y, x, y, below, above, first, end, nearest)
-                    if side == 0:
-                        break
-                    strip += step
-            radius[strip_rank[p]] = nearest[last]
+    first = np.arange(PAD, PAD + n_strips * stride, stride)
+    # Where each strip's next block begins, and where its cursor begins in this tile.
+    block_of = first.copy()
+    cursor_of = first.copy()
+    cursors = first.copy()
+    cursor = pointer(cursors)
+    for tile in range(TILE, n + TILE, TILE):
+        limit = y_values[PAD + tile] if tile < n else np.inf
+        for home in range(n_strips):
+            block = block_of[home]
+            end = first[home] + min(width, n - home * width)
+            low = high = home
+            while block < end and strip_y[block] < limit:
+                if len(ranks) == 0:
+                    nearest_rows[:] = np.inf
+                begin_block(strip_x, strip_y, block, nearest, row, ranks)
+                sweep_up(strip_x, strip_y, block + LANES, block, nearest, row, ranks)
+                sweep_down(strip_x, strip_y, block - 1, block, nearest, row, ranks)
+                y = strip_y[block]
+                strip = home + 1
+                while strip < n_strips and reaches_right(
+                    strip_x, block, x_values[PAD + strip * width], nearest, row
+                ):
+                    at = _advance(cursor, strip, strip_y, stride, y)
+                    sweep_up(strip_x, strip_y, at, block, nearest, row, ranks)
+                    sweep_down(strip_x, strip_y, at - 1, block, nearest, row, ranks)
+                    strip += 1
+                high = max(high, strip)
+                strip = home - 1
+                while strip >= 0 and reaches_left(
+                    strip_x, block, x_values[PAD + (strip + 1) * width - 1], nearest, row
+                ):
+                    at = _advance(cursor, strip, strip_y, stride, y)
+                    sweep_up(strip_x, strip_y, at, block, nearest, row, ranks)
+                    sweep_down(strip_x, strip_y, at - 1, block, nearest, row, ranks)
+                    strip -= 1
+                low = min(low, strip)
+                at = block - PAD - home * PAD
+                lanes = min(LANES, end - block)
+                if side_rows is None:
+                    _count_block(x_values, n, x_table, x_scheme, strip_x, block, lanes, nearest, row, n_x, at)
+                    _count_block(y_values, n, y_table, y_scheme, strip_y, block, lanes, nearest, row, n_y, at)
+                else:
+                    side_rows[:] = 0.0
+                    sides = pointer(side_rows)
+                    left, right = _widen_block(
+                        x_values, n_strips, home, width, strip_x, strip_y, cursor, block, nearest, row, sides
+                    )
+                    low, high = min(low, left), max(high, right)
+                    _count_block(x_values, n, x_table, x_scheme, strip_x, block, lanes, sides, 0, n_x, at)
+                    _count_block(y_values, n, y_table, y_scheme, strip_y, block, lanes, sides, LANES, n_y, at)
+                block += LANES
+            block_of[home] = block
+            for strip in range(max(low, 0), min(high + 1, n_strips)):
+                cursor[strip] = cursor_of[strip]
+        for strip in range(n_strips):
+            # The points before a strip's next block but one were below the limit, all of them.
+            cursor_of[strip] = cursor[strip] = max(first[strip], block_of[strip] - LANES + 1)
 
 
 @jit
-def axis_radii(xs, strip_x, strip_y, strip_rank, width, radius, x_radius, y_radius):
-    """For KSG-2: the largest |dx|, and the largest |dy|, among all points within the joint radius.
+def _widen_block(x_values, n_strips, home, width, strip_x, strip_y, cursor, block, radius, row, sides):
+    """For KSG-2: the radius that on each axis includes all points at most as far as the k-th neighbour."""
+    widen_up(strip_x, strip_y, block, block, radius, row, sides)
+    widen_down(strip_x, strip_y, block - 1, block, radius, row, sides)
+    y = strip_y[block]
+    stride = width + PAD
+    right = home + 1
+    while right < n_strips and touches_right(strip_x, block, x_values[PAD + right * width], radius, row):
+        at = _advance(cursor, right, strip_y, stride, y)
+        widen_up(strip_x, strip_y, at, block, radius, row, sides)
+        widen_down(strip_x, strip_y, at - 1, block, radius, row, sides)
+        right += 1
+    left = home - 1
+    while left >= 0 and touches_left(strip_x, block, x_values[PAD + (left + 1) * width - 1], radius, row):
+        at = _advance(cursor, left, strip_y, stride, y)
+        widen_up(strip_x, strip_y, at, block, radius, row, sides)
+        widen_down(strip_x, strip_y, at - 1, block, radius, row, sides)
+        left -= 1
+    for at in range(2 * LANES):
+        sides[at] = just_above(sides[at])
+    return left, right
 
-    Arguments as in :func:`neighbour_radii`, whose result is read; the last two are written.
+
+@jit
+def sum_digamma(n_x, n_y, offset, psi, times):
+    """Sum psi(n + offset) over all counts of both axes, in an order that the points have no part in.
+
+    ``times`` is (n,) int32 scratch.
     """
-    n = len(xs)
-    n_strips = (n + width - 1) // width
-    cursor = np.empty(n_strips, np.int64)
-    radii = np.empty(2)
-    for home in range(n_strips):
-        start_cursors(cursor, width)
-        for p in range(home * width, min((home + 1) * width, n)):
-            x = strip_x[p]
-            y = strip_y[p]
-            reach = radius[strip_rank[p]]
-            radii[:] = 0.0
-            for side in range(3):
-                step = -1 if side == 1 else 1
-                strip = home if side == 0 else home + step
-                while 0 <= strip < n_strips and reach > 0.0:
-                    first = strip * width
-                    end = min(first + width, n)
-                    below = p - 1
-                    above = p + 1
-                    if side != 0:
-                        if border_gap(xs, x, strip, step, width) > reach:
-                            break
-                        above = advance(cursor, strip, strip_y, end, y)
-                        below = above - 1
-                    widen(strip_x, strip_y, x, y, below, above, first, end, reach, radii)
-                    if side == 0:
-                        break
-                    strip += step
-            x_radius[strip_rank[p]] = radii[0]
-            y_radius[strip_rank[p]] = radii[1]
-
-
-@jit
-def count_all(values, positions, radius, strict, counts):
-    """Count, for each query, the other values nearer than its radius (``strict``) or at most as far.
-
-    Parameters
-    ----------
-    values : (n,) float64
-        Sorted.
-    positions : (n,) int32
-        Position of each query in ``values``.
-    radius : (n,) float64
-    strict : bool
-    counts : (n,) int32, written
-    """
-    for j in range(len(positions)):
-        if not strict:
-            counts[j] = count_within(values, positions[j], radius[j])
-        elif radius[j] > 0.0:
-            # Below a float means: at most the float before it.
-            counts[j] = count_within(values, positions[j], np.nextafter(radius[j], 0.0))
-        else:
-            counts[j] = 0
-
-
-@jit
-def common_cell(x, x_order, x_codes, y, y_order, y_codes, xs, ys, x_position, samples):
-    """Sort the samples that are continuous in both variables, from the order of each variable alone.
-
-    Parameters
-    ----------
-    x, y : (n,) float64
-        In sample order; entries with a code other than 0 are not read.
-    x_order, y_order : int32
-        The samples with code 0, ascending in value.
-    x_codes, y_codes : (n,) int32
-        0 for continuous, an atom's number otherwise.
-    xs, ys : float64, written
-        Sorted values of the common samples; arrays at least as long as either order.
-    x_position, samples : int32, written
-        Position in ``xs`` of the sample with the j-th smallest y, and that sample.
-
-    Returns
-    -------
-    int
-        Number of common samples.
-    """
-    position = np.empty(len(x), np.int32)
-    size = 0
-    for sample in x_order:
-        if y_codes[sample] == 0:
-            xs[size] = x[sample]
-            position[sample] = size
-            size += 1
-    at = 0
-    for sample in y_order:
-        if x_codes[sample] == 0:
-            ys[at] = y[sample]
-            samples[at] = sample
-            x_position[at] = position[sample]
-            at += 1
-    return size
-
-
-@jit
-def group_neighbour(values, position, n_neighbors):
-    """Distance to the k-th nearest other value of a sorted array that holds more than k."""
-    centre = values[position]
-    below = position - 1
-    above = position + 1
-    distance = 0.0
-    for _ in range(n_neighbors):
-        down = centre - values[below] if below >= 0 else np.inf
-        up = values[above] - centre if above < len(values) else np.inf
-        if down < up:
-            distance = down
-            below -= 1
-        else:
-            distance = up
-            above += 1
-    return distance
-
-
-@jit
-def add_ross(x, order, labels, n_labels, n_neighbors, psi, local):
-    """Add I(X; label) of the samples in ``order`` (Ross 2014), to each sample's own entry.
-
-    Parameters
-    ----------
-    x : (n,) float64
-    order : int32
-        The samples that take part, ascending in value.
-    labels : (n,) int32
-        0 to n_labels - 1.
-    n_neighbors : int
-        Neighbours within a sample's own label; groups of that many or fewer use all of theirs.
-    psi : (n + 1,) float64
-    local : (n,) float64, added to
-        A label's only sample adds 0. Where values tie at the k-th distance, k is the number of
-        samples that near, on both sides alike.
-    """
-    size = len(order)
-    start = np.zeros(n_labels + 1, np.int64)
-    for sample in order:
-        start[labels[sample] + 1] += 1
-    for label in range(n_labels):
-        start[label + 1] += start[label]
-    cursor = start[:n_labels].copy()
-    xs = np.empty(size)
-    grouped = np.empty(size)
-    overall = np.empty(size, np.int32)
-    for i in range(size):
-        label = labels[order[i]]
-        xs[i] = x[order[i]]
-        grouped[cursor[label]] = xs[i]
-        overall[cursor[label]] = i
-        cursor[label] += 1
-    for label in range(n_labels):
-        group = grouped[start[label] : start[label + 1]]
-        members = len(group)
-        k = min(n_neighbors, members - 1)
-        if k < 1 or members == size:
-            continue
-        for i in range(members):
-            radius = group_neighbour(group, i, k)
-            near = count_within(group, i, radius)
-            at = overall[start[label] + i]
-            everywhere = count_within(xs, at, radius)
-            local[order[at]] += psi[size] - psi[members] + psi[near] - psi[everywhere]
+    times[:] = 0
+    for i in range(len(times)):
+        times[n_x[i]] += 1
+        times[n_y[i]] += 1
+    total = 0.0
+    for count in range(len(times)):
+        if times[count]:
+            total += times[count] * psi[count + offset]
+    return total

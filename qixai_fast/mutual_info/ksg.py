@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from .._memory import parse_memory, require_budget
 from .._threads import resolve_n_jobs
 from .._validate import Float64, Matrix, as_matrix, check_choice, check_same_samples
 from .pairing import Pairs
-from .pairs import digamma_table, pair_local
+from .pairs import digamma_table, pair_local, pair_value
 from .pairwise import Options, check_options, pairwise_values, plan_memory
 from .variables import Jitter, Variable, check_matrix_finite, read_columns, seed_of
 from .vectors import VECTOR_BASE_BYTES, VECTOR_BYTES, VECTOR_DIMENSION_BYTES, vector_local
@@ -89,18 +89,22 @@ def variable_matrix(x: Any, name: str) -> Matrix:
     return Matrix(name, matrix.data, home)
 
 
-def _estimate(
-    x: Sequence[Variable],
-    y: Sequence[Variable],
-    n_neighbors: int,
-    options: Options,
-    psi: Float64,
-    n_jobs: int,
+def _local(
+    x: Sequence[Variable], y: Sequence[Variable], options: Options, psi: Float64, n_jobs: int
 ) -> Float64:
     """Local parts, from the estimator that fits the dimensions."""
     if len(x) == len(y) == 1:
-        return pair_local(x[0], y[0], n_neighbors, options.algorithm, psi)
-    return vector_local(x, y, n_neighbors, options.algorithm, psi, n_jobs)
+        return pair_local(x[0], y[0], options.n_neighbors, options.algorithm, psi)
+    return vector_local(x, y, options.n_neighbors, options.algorithm, psi, n_jobs)
+
+
+def _value(
+    x: Sequence[Variable], y: Sequence[Variable], options: Options, psi: Float64, n_jobs: int
+) -> float:
+    """The estimate: for two scalars, the very bits that it has among many pairs."""
+    if len(x) == len(y) == 1:
+        return pair_value(x[0], y[0], options.n_neighbors, options.algorithm, psi)
+    return float(_local(x, y, options, psi, n_jobs).mean())
 
 
 def mutual_info_ksg(
@@ -224,16 +228,16 @@ def mutual_info_ksg(
     jitter, psi = Jitter(seed, n), digamma_table(n)
     x_variables = prepare_columns(first, options, jitter)
     y_variables = prepare_columns(second, options, jitter)
-    local = _estimate(x_variables, y_variables, options.n_neighbors, options, psi, threads)
-    value = float(local.mean())
+    value = _value(x_variables, y_variables, options, psi, threads)
     extras: list[Any] = []
     if return_local:
-        extras.append(first.home.bring(local))
+        extras.append(first.home.bring(_local(x_variables, y_variables, options, psi, threads)))
     if return_diagnostics:
         k = options.n_neighbors
         others = sorted({kk for kk in (max(1, k // 2), 2 * k, 4 * k) if kk < n} - {k})
         sensitivity = {k: value} | {
-            kk: float(_estimate(x_variables, y_variables, kk, options, psi, threads).mean()) for kk in others
+            kk: _value(x_variables, y_variables, replace(options, n_neighbors=kk), psi, threads)
+            for kk in others
         }
         extras.append(
             KSGDiagnostics(

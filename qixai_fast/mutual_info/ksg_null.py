@@ -12,7 +12,7 @@ from .._validate import Float64, Matrix
 from ..errors import MemoryBudgetError
 from .mixed import label_variable
 from .pairing import Index, Pairs
-from .pairs import digamma_table, pair_value
+from .pairs import Scratch, digamma_table, pair_value
 from .pairwise import Options, Plan, map_columns, plan_memory
 from .permutations import inverse, moves_first
 from .rounds import PAIR_BYTES
@@ -61,6 +61,7 @@ class _Part:
         if order is not None and null.side == 0:
             order = inverse(order)
         held, moved = -1, None
+        scratch = Scratch(null.matrices[0].n_samples)
         for slot, place in enumerate(self.places[chosen].tolist()):
             column, other = int(null.moving[place]), self.still[int(null.still[place])]
             if column != held:
@@ -70,7 +71,7 @@ class _Part:
                 held = column
             assert moved is not None
             x, y = (moved, other) if null.side == 0 else (other, moved)
-            out[slot] = pair_value(x, y, null.options.n_neighbors, null.options.algorithm, null.psi)
+            out[slot] = pair_value(x, y, null.options.n_neighbors, null.options.algorithm, null.psi, scratch)
         return out
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
 from .._validate import Float64
-from ..kernels import ksg_cpu
-from .variables import Int32, Variable, choose_views
+from ..kernels import cells_cpu, ksg_cpu
+from ..kernels._lanes import LANES, REGISTERS
+from ..kernels.axis_cpu import PAD, Axis, make_axis, pad_in_place
+from .variables import Int32, Variable, View, choose_views
 
 # The most that one pair takes while it runs, in bytes a sample.
 PAIR_BYTES = 104
@@ -34,39 +37,79 @@ def digamma_table(n: int) -> Float64:
     return table
 
 
+def strip_width(n: int) -> int:
+    """Points in a strip: about so many keep both the sweep within a strip and the strips visited few."""
+    width: int = max(LANES, int(2.2 * math.sqrt(n)) // LANES * LANES)
+    return width
+
+
+class Scratch:
+    """What pairs of variables of n samples take while they run, one pair after the other."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        width = strip_width(n)
+        room = PAD + -(-n // width) * (width + PAD)
+        self.strips = np.empty(room), np.empty(room)
+        self.counts = np.empty(n + LANES, np.int32), np.empty(n + LANES, np.int32)
+        self.times = np.empty(n, np.int32)
+        self.position = np.empty(n, np.int32)
+        self._cell: tuple[Float64, Float64, Int32, Int32] | None = None
+
+    @property
+    def cell(self) -> tuple[Float64, Float64, Int32, Int32]:
+        """Room for the common samples of two variables with atoms: values, values, ranks, samples."""
+        if self._cell is None:
+            integers = np.empty(self.n, np.int32), np.empty(self.n, np.int32)
+            self._cell = np.empty(self.n + 2 * PAD), np.empty(self.n + 2 * PAD), *integers
+        return self._cell
+
+
 def ksg_counts(
-    xs: Float64, ys: Float64, x_position: Int32, n_neighbors: int, algorithm: int
+    x: Axis, y: Axis, x_position: Int32, n_neighbors: int, algorithm: int, scratch: Scratch
 ) -> tuple[Int32, Int32]:
-    """Marginal neighbour counts of every sample, as KSG-1 or KSG-2 defines them.
+    """Marginal neighbour counts of every point, as KSG-1 or KSG-2 defines them.
 
     Parameters
     ----------
-    xs, ys : (n,) float64
-        Both variables, each sorted.
+    x, y : Axis
+        Both variables, of n values.
     x_position : (n,) int32
-        Position in ``xs`` of the sample with the j-th smallest y.
+        Rank in x of the sample with the j-th smallest y.
     n_neighbors, algorithm : int
+    scratch : Scratch
+        For n samples or more; holds the result.
 
     Returns
     -------
     n_x, n_y : (n,) int32
-        Of the sample with the j-th smallest y.
+        Point after point of strip after strip; :func:`strip_order` tells which j each is.
     """
-    n = len(xs)
-    # About this many points a strip keep both the sweep within a strip and the strips visited few.
-    width = max(8, int(2 * math.sqrt(n)))
-    strip_x, strip_y, strip_rank = np.empty(n), np.empty(n), np.empty(n, np.int32)
-    ksg_cpu.into_strips(xs, ys, x_position, width, strip_x, strip_y, strip_rank)
-    radius = np.empty(n)
-    ksg_cpu.neighbour_radii(xs, strip_x, strip_y, strip_rank, width, n_neighbors, radius)
-    x_radius = y_radius = radius
-    if algorithm == 2:
-        x_radius, y_radius = np.empty(n), np.empty(n)
-        ksg_cpu.axis_radii(xs, strip_x, strip_y, strip_rank, width, radius, x_radius, y_radius)
-    n_x, n_y = np.empty(n, np.int32), np.empty(n, np.int32)
-    ksg_cpu.count_all(xs, x_position, x_radius, algorithm == 1, n_x)
-    ksg_cpu.count_all(ys, np.arange(n, dtype=np.int32), y_radius, algorithm == 1, n_y)
-    return n_x, n_y
+    n = len(x_position)
+    width = strip_width(n)
+    n_x, n_y = (counts[: n + LANES] for counts in scratch.counts)
+    registers = next((count for count in REGISTERS if count >= n_neighbors), 0)
+    ksg_cpu.into_strips(x.values, y.values, x_position, width, *scratch.strips)
+    ksg_cpu.marginal_counts(
+        x,
+        y,
+        n_neighbors,
+        width,
+        *scratch.strips,
+        np.empty(LANES * max(registers, n_neighbors)),
+        (0,) * registers,
+        None if algorithm == 1 else np.empty(2 * LANES),
+        n_x,
+        n_y,
+    )
+    return n_x[:n], n_y[:n]
+
+
+def strip_order(x_position: Int32) -> Int32:
+    """Which j each of the points of :func:`ksg_counts` is."""
+    order = np.empty(len(x_position), np.int32)
+    ksg_cpu.strip_order(x_position, strip_width(len(x_position)), order)
+    return order
 
 
 def ksg_local(n_x: Int32, n_y: Int32, n_neighbors: int, algorithm: int, psi: Float64) -> Float64:
@@ -82,16 +125,57 @@ def ksg_local(n_x: Int32, n_y: Int32, n_neighbors: int, algorithm: int, psi: Flo
     return local
 
 
+def joint_terms(x_codes: Int32, n_x: int, y_codes: Int32, n_y: int) -> tuple[Float64, Float64]:
+    """Joint counts of two discrete variables, and ln p(x, y) / (p(x) p(y)) of each cell, (n_x, n_y) both."""
+    counts = np.zeros((n_x, n_y), dtype=np.int64)
+    cells_cpu.joint_counts(x_codes, y_codes, counts)
+    joint = counts.astype(np.float64)
+    expected = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0) / len(x_codes)
+    terms = np.zeros_like(joint)
+    seen = joint > 0
+    np.divide(joint, expected, out=terms, where=seen)
+    np.log(terms, out=terms, where=seen)
+    return joint, terms
+
+
 def discrete_local(x_codes: Int32, n_x: int, y_codes: Int32, n_y: int) -> Float64:
     """Each sample's part of the plug-in mutual information of two discrete variables."""
-    fused = x_codes * np.int64(n_y) + y_codes
-    joint = np.bincount(fused, minlength=n_x * n_y).reshape(n_x, n_y).astype(np.float64)
-    expected = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0) / len(fused)
-    seen = joint > 0
-    np.divide(joint, expected, out=joint, where=seen)
-    np.log(joint, out=joint, where=seen)
-    local: Float64 = joint.ravel()[fused]
+    local: Float64 = joint_terms(x_codes, n_x, y_codes, n_y)[1][x_codes, y_codes]
     return local
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The samples that are continuous in both of two variables."""
+
+    x: Axis
+    y: Axis
+    x_position: Int32
+    samples: Int32
+
+    @classmethod
+    def of(cls, x: Variable, y: Variable, x_view: View, y_view: View, scratch: Scratch) -> Cell | None:
+        """None where there are fewer than two such samples, or one variable has but one value there."""
+        if x_view.axis is None or y_view.axis is None:
+            return None
+        if x_view.rank is not None and y_view.rank is not None:
+            np.take(x_view.rank, y_view.order, out=scratch.position, mode="clip")
+            return cls(x_view.axis, y_view.axis, scratch.position, y_view.order)
+        xs, ys, x_position, samples = scratch.cell
+        size = cells_cpu.common_cell(
+            x_view.axis.values,
+            x_view.order,
+            x.codes,
+            y_view.axis.values,
+            y_view.order,
+            y.codes,
+            *scratch.cell,
+            scratch.position,
+        )
+        if size < 2 or xs[PAD] == xs[PAD + size - 1] or ys[PAD] == ys[PAD + size - 1]:
+            return None
+        axes = (make_axis(pad_in_place(values, size)) for values in (xs, ys))
+        return cls(next(axes), next(axes), x_position[:size], samples[:size])
 
 
 def pair_local(x: Variable, y: Variable, n_neighbors: int, algorithm: int, psi: Float64) -> Float64:
@@ -110,29 +194,57 @@ def pair_local(x: Variable, y: Variable, n_neighbors: int, algorithm: int, psi: 
     -------
     (n,) float64
     """
-    x_view, y_view = choose_views(x, y)
-    x_continuous = (x_view.values, x_view.order, x.codes)
-    y_continuous = (y_view.values, y_view.order, y.codes)
     local = np.zeros(len(x.codes))
-    if y.n_codes > 1:
-        ksg_cpu.add_ross(x_view.values, x_view.order, y.codes, y.n_codes, n_neighbors, psi, local)
-    if x.n_codes > 1:
-        ksg_cpu.add_ross(y_view.values, y_view.order, x.codes, x.n_codes, n_neighbors, psi, local)
+    _atoms(x, y, n_neighbors, psi, local)
     if x.n_codes > 1 and y.n_codes > 1:
         local += discrete_local(x.codes, x.n_codes, y.codes, y.n_codes)
-    room = max(1, min(len(x_view.order), len(y_view.order)))
-    xs, ys = np.empty(room), np.empty(room)
-    x_position, samples = np.empty(room, np.int32), np.empty(room, np.int32)
-    size = ksg_cpu.common_cell(*x_continuous, *y_continuous, xs, ys, x_position, samples)
-    # One sample, or one value, tells nothing.
-    if size < 2 or xs[0] == xs[size - 1] or ys[0] == ys[size - 1]:
-        return local
-    k = min(n_neighbors, size - 1)
-    n_x, n_y = ksg_counts(xs[:size], ys[:size], x_position[:size], k, algorithm)
-    local[samples[:size]] += ksg_local(n_x, n_y, k, algorithm, psi)
+    scratch = Scratch(len(local))
+    cell = Cell.of(x, y, *choose_views(x, y), scratch)
+    if cell is not None:
+        k = min(n_neighbors, len(cell.samples) - 1)
+        n_x, n_y = ksg_counts(cell.x, cell.y, cell.x_position, k, algorithm, scratch)
+        samples = cell.samples[strip_order(cell.x_position)]
+        local[samples] += ksg_local(n_x, n_y, k, algorithm, psi)
     return local
 
 
-def pair_value(x: Variable, y: Variable, n_neighbors: int, algorithm: int, psi: Float64) -> float:
-    """The estimate of I(X;Y) for one pair, in nats."""
-    return float(pair_local(x, y, n_neighbors, algorithm, psi).mean())
+def _atoms(x: Variable, y: Variable, n_neighbors: int, psi: Float64, local: Float64 | None) -> float:
+    """Sum of the parts I(X;b_y|b_x) and I(b_x;Y|b_y), which are added to each sample's own, too."""
+    total = 0.0
+    for view, other in zip(choose_views(x, y), (y, x), strict=True):
+        if other.n_codes > 1 and view.axis is not None:
+            total += cells_cpu.ross_sum(
+                view.axis.values, view.order, other.codes, other.n_codes, n_neighbors, psi, local
+            )
+    return total
+
+
+def pair_value(
+    x: Variable, y: Variable, n_neighbors: int, algorithm: int, psi: Float64, scratch: Scratch | None = None
+) -> float:
+    """The estimate of I(X;Y) for one pair, in nats: the mean of :func:`pair_local`, without the parts.
+
+    Sums do not depend on the order of the samples, and exchanging x and y gives the same bits.
+
+    Parameters
+    ----------
+    x, y, n_neighbors, algorithm, psi
+        As in :func:`pair_local`.
+    scratch : Scratch, optional
+        To be used again for the next pair.
+    """
+    n = len(x.codes)
+    scratch = scratch or Scratch(n)
+    total = _atoms(x, y, n_neighbors, psi, None)
+    if x.n_codes > 1 and y.n_codes > 1:
+        joint, terms = joint_terms(x.codes, x.n_codes, y.codes, y.n_codes)
+        total += math.fsum((joint * terms).ravel())
+    cell = Cell.of(x, y, *choose_views(x, y), scratch)
+    if cell is not None:
+        size = len(cell.samples)
+        k = min(n_neighbors, size - 1)
+        counts = ksg_counts(cell.x, cell.y, cell.x_position, k, algorithm, scratch)
+        own = psi[k] + psi[size] - (0.0 if algorithm == 1 else 1 / k)
+        offset = 1 if algorithm == 1 else 0
+        total += size * own - ksg_cpu.sum_digamma(*counts, offset, psi, scratch.times[:size])
+    return float(total / n)

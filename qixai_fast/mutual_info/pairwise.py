@@ -13,7 +13,7 @@ from .._memory import workers_within
 from .._threads import ordered_map
 from .._validate import Float64, Matrix, check_choice, check_int
 from .pairing import Index
-from .pairs import PAIR_BYTES, digamma_table, pair_value
+from .pairs import PAIR_BYTES, Scratch, digamma_table, pair_value
 from .variables import PREPARE_BYTES, VARIABLE_BYTES, Jitter, Variable, prepare_variable, read_columns
 
 Variables = dict[int, Variable]
@@ -175,8 +175,9 @@ def pairwise_values(
             def run(
                 task: Task, x: Variables = x_variables, y: Variables = y_variables
             ) -> tuple[Task, list[float]]:
+                scratch = Scratch(first.n_samples)
                 values = [
-                    pair_value(x[i], y[j], options.n_neighbors, options.algorithm, psi)
+                    pair_value(x[i], y[j], options.n_neighbors, options.algorithm, psi, scratch)
                     for i, j in task[0].tolist()
                 ]
                 return task, values

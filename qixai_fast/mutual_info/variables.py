@@ -13,6 +13,7 @@ import xxhash
 from .._memory import release_pages
 from .._random import as_generator
 from .._validate import Float64, Matrix, as_index, check_finite
+from ..kernels.axis_cpu import PAD, Axis, make_axis, pad_in_place
 from .atoms import find_atoms
 from .lattice import Lattice, find_lattice
 from .pairing import Index
@@ -20,7 +21,7 @@ from .pairing import Index
 Int32 = npt.NDArray[np.int32]
 
 # Bytes a sample: a Variable with both jitter streams, and the most that making one takes besides.
-VARIABLE_BYTES = 28
+VARIABLE_BYTES = 60
 PREPARE_BYTES = 104
 _CHECK_BYTES = 2**20
 
@@ -35,14 +36,33 @@ class View:
         In sample order, scaled, and spread within their lattice cells where they lie on one.
     order : (m,) int32
         The continuous samples, ascending in value.
+    axis : Axis or None
+        Their values, sorted; None where there are not two different ones.
+    rank : (n,) int32 or None
+        Place of each sample in ``order``, where all are continuous.
     """
 
     values: Float64
     order: Int32
+    axis: Axis | None = None
+    rank: Int32 | None = None
+
+    @classmethod
+    def of(cls, values: Float64, order: Int32) -> View:
+        padded = np.empty(len(order) + 2 * PAD)
+        np.take(values, order, out=padded[PAD : PAD + len(order)])
+        if len(order) < 2 or padded[PAD] == padded[PAD + len(order) - 1]:
+            return cls(values, order)
+        rank = None
+        if len(order) == len(values):
+            rank = np.empty(len(order), np.int32)
+            rank[order] = np.arange(len(order), dtype=np.int32)
+        return cls(values, order, make_axis(pad_in_place(padded, len(order))), rank)
 
     def permuted(self, order: Index, inverse: Int32) -> View:
         """The view of ``values[order]``: what is sorted stays, only whose values they are changes."""
-        return replace(self, values=self.values[order], order=inverse[self.order])
+        rank = None if self.rank is None else self.rank[order]
+        return replace(self, values=self.values[order], order=inverse[self.order], rank=rank)
 
 
 @dataclass(frozen=True)
@@ -207,7 +227,7 @@ def prepare_variable(
         scaled = values.copy()
         if scale == "std":
             scaled /= standard_deviation(values[continuous])
-        views = (View(scaled, np.ascontiguousarray(continuous)),)
+        views = (View.of(scaled, np.ascontiguousarray(continuous)),)
     return Variable(codes, tuple(float(v) for v in distinct[at]), lattice, tied, views, key)
 
 
@@ -221,7 +241,7 @@ def _spread_view(
         spread /= standard_deviation(spread)
     placed = values.copy()
     placed[members] = spread
-    return View(placed, members[np.argsort(spread, kind="stable")])
+    return View.of(placed, members[np.argsort(spread, kind="stable")])
 
 
 def check_matrix_finite(matrix: Matrix) -> None:
