@@ -220,7 +220,7 @@ def test_many_classes_and_too_many():
 @hopeless
 def test_labels_under_a_budget():
     rng = np.random.default_rng(6)
-    X, labels = rng.standard_normal((4000, 6)), rng.integers(0, 10, 4000)
+    X, labels = rng.standard_normal((20_000, 6)), rng.integers(0, 10, 20_000)
     for estimator in ("binned", "ksg"):
 
         def call(max_memory=None, estimator=estimator):

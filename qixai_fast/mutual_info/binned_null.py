@@ -88,11 +88,11 @@ class BinnedNull:
             encode(matrix, bins, rows=plan.rows, n_jobs=plan.n_jobs)
             for matrix, bins in zip(matrices, self.bins, strict=True)
         ]
+        held = plan.fixed + sum(codes.nbytes for codes in self.codes) - worker
         if classes is not None:
             # Classes are numbered already: they are their own bins.
             self.bins.append(Bins(np.arange(n_classes + 1.0)[None], np.zeros(1)))
             self.codes.append(classes[0].astype(code_dtype(n_classes))[None])
-        held = plan.fixed + sum(codes.nbytes for codes in self.codes) - worker
         self.n_jobs = workers_within(budget, n_jobs, fixed=held, per_worker=worker, work="mutual_info_test")
         spare = 2 * _TILE_BYTES if budget is None else (budget - held) // self.n_jobs - worker
         room = min(_TILE_BYTES, spare // 2)

@@ -23,7 +23,7 @@ from .permutations import Exchange
 FULL_ROUNDS = 20
 # Bytes a round and a pair, for what is kept of them here.
 ROUND_BYTES = 24
-PAIR_BYTES = 240
+PAIR_BYTES = 176
 
 # Values that differ by the order of a sum only count as equal; standardised values are larger.
 _TIE = 1e-12
