@@ -30,6 +30,9 @@ _SAMPLE_OF_CELL = 0.0004
 _SAMPLE_OF_CELL_WITHOUT = 0.0024
 _CELL = 1.2
 _PAIR = 170.0
+# What the planes of a column cost, a sample and bin, and a call besides.
+_PLANE = 0.016
+_CALL = 15_000.0
 
 
 def uses_planes(n_samples: int, bins_x: int, bins_y: int) -> bool:
@@ -39,11 +42,22 @@ def uses_planes(n_samples: int, bins_x: int, bins_y: int) -> bool:
     takes the same time for any number of cells. With AVX-512 that favours planes up to 25 bins a side from
     some 2,000 samples on, elsewhere up to 10 bins.
     """
-    if max(bins_x, bins_y) > 255:
-        return False
+    return max(bins_x, bins_y) <= 255 and _saved(n_samples, bins_x, bins_y) > 0
+
+
+def _saved(n_samples: int, bins_x: int, bins_y: int) -> float:
+    """What planes that are made already save a pair, in ns."""
     cells = (bins_x - 1) * (bins_y - 1)
     sample = _SAMPLE_OF_CELL if counts_ones_in_vectors() else _SAMPLE_OF_CELL_WITHOUT
-    return n_samples * (_INCREMENT - cells * sample) > cells * _CELL + _PAIR
+    return n_samples * (_INCREMENT - cells * sample) - cells * _CELL - _PAIR
+
+
+def _planes_pay(n_samples: int, bins_x: int, bins_y: int, n_pairs: int, n_columns: int) -> bool:
+    """Whether enough pairs share the columns of a call for their planes to be worth making."""
+    if not uses_planes(n_samples, bins_x, bins_y):
+        return False
+    making = n_columns * n_samples * max(bins_x, bins_y) * _PLANE + _CALL
+    return n_pairs * _saved(n_samples, bins_x, bins_y) > making
 
 
 def _plane_samples(n_samples: int, bins: int) -> int:
@@ -57,7 +71,8 @@ def counting_bytes(n_samples: int, bins_x: int, bins_y: int) -> int:
         return 0
     bins = max(bins_x, bins_y)
     samples = _plane_samples(n_samples, bins)
-    return int((bins - 1) * (samples // 8)) + bins * (4 * (samples // RARE + 1) + 2 + 8) + BLOCK + 120
+    rare = samples // int(RARE) + 1
+    return (bins - 1) * (samples // 8) + bins * (4 * rare + 2 + 8) + int(BLOCK) + 120
 
 
 class _Planes:
@@ -135,11 +150,15 @@ class JointHistograms:
         bins_x, bins_y = self.bins[0].n_bins, self.bins[-1].n_bins
         tables = np.zeros((len(self.first), bins_x, bins_y), dtype=np.int32)
         n = codes_x.shape[1]
-        if not uses_planes(n, bins_x, bins_y):
+        # Two columns at least: where those are too many already, nothing needs looking up.
+        if not _planes_pay(n, bins_x, bins_y, len(self.first), 2):
             count_pairs(codes_x, codes_y, self.first, self.second, tables)
             return tables
         columns_x, first = np.unique(self.first, return_inverse=True)
         columns_y, second = np.unique(self.second, return_inverse=True)
+        if not _planes_pay(n, bins_x, bins_y, len(self.first), len(columns_x) + len(columns_y)):
+            count_pairs(codes_x, codes_y, self.first, self.second, tables)
+            return tables
         if codes_x is codes_y:
             columns_x, places = np.unique(np.concatenate([self.first, self.second]), return_inverse=True)
             first, second = places[: len(self.first)], places[len(self.first) :]
