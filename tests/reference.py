@@ -290,6 +290,127 @@ def mutual_info_by_parts(x, y, x_atom, y_atom, k, algorithm=1):
     return total
 
 
+# Conditional mutual information ------------------------------------------------------------------
+
+
+def conditional_local(x, y, z, k):
+    """Each sample's part of Frenzel and Pompe 2007; 0 where x or y is constant, KSG-1 where z is."""
+    from scipy.special import digamma
+
+    if np.ptp(x, axis=0).max() == 0 or np.ptp(y, axis=0).max() == 0 or np.ptp(z, axis=0).max() == 0:
+        return ksg_local(x, y, k)
+    dx, dy, dz = max_norm_distances(x), max_norm_distances(y), max_norm_distances(z)
+    n_xz, n_yz, n_z = np.zeros((3, len(dx)))
+    for i in range(len(dx)):
+        radius = np.sort(np.maximum(np.maximum(dx[i], dy[i]), dz[i]))[k - 1]
+        n_xz[i] = ((dx[i] < radius) & (dz[i] < radius)).sum()
+        n_yz[i] = ((dy[i] < radius) & (dz[i] < radius)).sum()
+        n_z[i] = (dz[i] < radius).sum()
+    return digamma(k) - digamma(n_xz + 1) - digamma(n_yz + 1) + digamma(n_z + 1)
+
+
+def conditional_vector_and_label(x, labels, z, k):
+    """Each sample's part of I(X;b|Z): neighbours in (x, z) among the same label."""
+    from scipy.special import digamma
+
+    distances, dz = np.maximum(max_norm_distances(x), max_norm_distances(z)), max_norm_distances(z)
+    local = np.zeros(len(labels))
+    for i, label in enumerate(labels):
+        same = labels == label
+        if same.sum() > 1:
+            radius = np.sort(distances[i][same])[min(k, same.sum() - 1) - 1]
+            m_joint, m_xz = (distances[i][same] <= radius).sum(), (distances[i] <= radius).sum()
+            n_zb, n_z = (dz[i][same] < radius).sum(), (dz[i] < radius).sum()
+            local[i] = digamma(m_joint) - digamma(m_xz) - digamma(n_zb + 1) + digamma(n_z + 1)
+    return local
+
+
+def conditional_two_labels(a, b, z, k):
+    """Each sample's part of I(a;b|Z): neighbours in z among the same pair of labels."""
+    from scipy.special import digamma
+
+    dz = max_norm_distances(z)
+    local = np.zeros(len(a))
+    for i in range(len(a)):
+        same = (a == a[i]) & (b == b[i])
+        if same.sum() > 1:
+            near = dz[i] <= np.sort(dz[i][same])[min(k, same.sum() - 1) - 1]
+            counts = near[same].sum(), near[a == a[i]].sum(), near[b == b[i]].sum(), near.sum()
+            local[i] = digamma(counts[0]) - digamma(counts[1]) - digamma(counts[2]) + digamma(counts[3])
+    return local
+
+
+def conditional_by_parts(x, y, z, x_atom, y_atom, z_atom, k):
+    """Chain rule over atoms of scalars, cell by cell of z; labels are 0 where continuous."""
+    n = len(x)
+    total = 0.0
+    for cell in np.unique(z_atom):
+        inside = z_atom == cell
+        parts = [values[inside] for values in (x, y, z, x_atom, y_atom)]
+        if cell != 0:
+            total += inside.sum() / n * mutual_info_by_parts(*parts[:2], *parts[3:], k)
+            continue
+        u, v, w, a, b = parts
+        if len(np.unique(a)) > 1 and len(np.unique(b)) > 1:
+            total += conditional_two_labels(a, b, w, k).sum() / n
+        for values, own, other in ((u, a, b), (v, b, a)):
+            if len(np.unique(other)) > 1:
+                total += (
+                    conditional_vector_and_label(values[own == 0], other[own == 0], w[own == 0], k).sum() / n
+                )
+        both = (a == 0) & (b == 0)
+        if both.sum() > 1:
+            total += conditional_local(u[both], v[both], w[both], min(k, both.sum() - 1)).sum() / n
+    return total
+
+
+def conditional_rectified_gaussians(R, rectified, nodes=50, far=7.5):
+    """I(X;Y|Z) of three standard normals with correlations R, some of them max(., 0), by Gauss-Legendre."""
+    from itertools import product
+
+    from scipy.stats import multivariate_normal, norm
+
+    points, weights = np.polynomial.legendre.leggauss(nodes)
+    axes = [
+        (far * (points + 1) / 2, far * weights / 2) if r else (far * points, far * weights) for r in rectified
+    ]
+
+    def density(values, zeros):
+        """Of some variables at their values on a grid (a dict), and that others are below 0."""
+        open_axes = list(values)
+        grid = np.stack(np.meshgrid(*values.values(), indexing="ij"), axis=-1) if values else np.zeros((1, 0))
+        mean, covariance, result = np.zeros((*grid.shape[:-1], len(zeros))), R[np.ix_(zeros, zeros)], 1.0
+        if open_axes:
+            within, across = R[np.ix_(open_axes, open_axes)], R[np.ix_(zeros, open_axes)]
+            result = multivariate_normal(np.zeros(len(open_axes)), within).pdf(grid).reshape(grid.shape[:-1])
+            slopes = across @ np.linalg.inv(within)
+            mean, covariance = grid @ slopes.T, covariance - slopes @ across.T
+        if len(zeros) == 1:
+            result = result * norm.cdf(-mean[..., 0] / np.sqrt(covariance[0, 0]))
+        elif zeros:
+            below = [
+                multivariate_normal(np.zeros(len(zeros)), covariance).cdf(-m)
+                for m in mean.reshape(-1, len(zeros))
+            ]
+            result = result * np.reshape(below, mean.shape[:-1])
+        return result
+
+    total = 0.0
+    for at_zero in product(*[(False, True) if r else (False,) for r in rectified]):
+        present = [i for i in range(3) if not at_zero[i]]
+
+        def part(kept, at_zero=at_zero, present=present):
+            value = density({i: axes[i][0] for i in kept if not at_zero[i]}, [i for i in kept if at_zero[i]])
+            return np.reshape(value, [nodes if i in kept else 1 for i in present])
+
+        joint = part([0, 1, 2])
+        information = np.log(joint) + np.log(part([2])) - np.log(part([0, 2])) - np.log(part([1, 2]))
+        for i in present:
+            joint = joint * axes[i][1].reshape([nodes if j == i else 1 for j in present])
+        total += (joint * information).sum()
+    return total
+
+
 # Spectra ---------------------------------------------------------------------------------------
 
 

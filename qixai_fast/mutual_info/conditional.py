@@ -15,7 +15,7 @@ from .ksg import prepare_columns, variable_matrix
 from .pairs import digamma_table
 from .pairwise import check_options
 from .variables import Jitter, seed_of
-from .vectors import VECTOR_BASE_BYTES, VECTOR_BYTES, VECTOR_DIMENSION_BYTES
+from .vectors import vector_bytes
 
 # The jitter of z is drawn beside that of any column of x and y.
 _Z_DIMENSION = 2**32
@@ -83,7 +83,8 @@ def conditional_mutual_info_ksg(
     gives 0; a constant z is no condition: the estimate is KSG-1 of x and y.
 
     The estimate leans toward 0 as dimensions are added, because the k-th neighbour is then far in z.
-    Keep z small, and compare with an x whose samples are permuted.
+    Keep z small, and compare with an x whose samples are permuted. Where x is z but for noise much finer than
+    the distance of neighbours, the estimate is about -1 / (4 k) where the truth is 0.
 
     With atoms, let b be the labels (continuous, or which atom) of each variable. In each cell of z,
 
@@ -126,8 +127,7 @@ def conditional_mutual_info_ksg(
     check_same_samples(first, third)
     n = first.n_samples
     options = check_options(n, n_neighbors=n_neighbors, algorithm=1, scale=scale, atoms=atoms, seed=seed)
-    width = first.n_features + second.n_features + third.n_features
-    required = n * (VECTOR_BYTES + width * VECTOR_DIMENSION_BYTES) + VECTOR_BASE_BYTES
+    required = vector_bytes(n, first.n_features, second.n_features, third.n_features)
     require_budget(budget, required, f"conditional_mutual_info_ksg of {n} samples")
     jitter, psi = Jitter(seed, n), digamma_table(n)
     local: Float64 = conditional_local(

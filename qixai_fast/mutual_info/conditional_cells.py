@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .._validate import Float64
 from .neighbours import Tree, just_below, make_trees
 from .variables import Int32, Variable
-from .vectors import Cells, cells_local, common, ksg_cell, views_of
+from .vectors import Cells, Index, cells_local, continuous_cells, fuse, groups, ksg_cell, views_of
 
 
 def _is_constant(values: Float64) -> bool:
     return not np.any(values != values[0])
 
 
-def _groups(labels: Int32) -> list[Int32]:
+def _crowds(labels: npt.NDArray[np.integer[Any]]) -> list[Index]:
     """Samples of each label that has more than one."""
-    order = np.argsort(labels, kind="stable").astype(np.int32)
-    borders = np.flatnonzero(np.diff(labels[order])) + 1
-    return [group for group in np.split(order, borders) if len(group) > 1]
+    return [group for group in groups(labels) if len(group) > 1]
 
 
 def frenzel_pompe(x: Float64, y: Float64, z: Float64, n_neighbors: int, psi: Float64, n_jobs: int) -> Float64:
@@ -28,9 +28,7 @@ def frenzel_pompe(x: Float64, y: Float64, z: Float64, n_neighbors: int, psi: Flo
     if len(x) < 2 or _is_constant(x) or _is_constant(y):
         return np.zeros(len(x))
     k = min(n_neighbors, len(x) - 1)
-    joint, *marginals = make_trees(
-        [np.concatenate(parts, axis=1) for parts in ((x, y, z), (x, z), (y, z), (z,))], n_jobs
-    )
+    joint, *marginals = make_trees([(x, y, z), (x, z), (y, z), (z,)], n_jobs)
     radius = just_below(joint.radii(k, n_jobs))
     n_xz, n_yz, n_z = (tree.counts(radius, n_jobs) for tree in marginals)
     local: Float64 = psi[k] + psi[n_z + 1] - (psi[n_xz + 1] + psi[n_yz + 1])
@@ -43,14 +41,13 @@ def vector_and_label(
     """Local parts of I(X;b|Z) of a continuous vector and a label; a label's only sample has 0."""
     size = len(x)
     local = np.zeros(size)
-    groups = _groups(labels)
-    if _is_constant(x) or not groups or len(groups[0]) == size:
+    crowds = _crowds(labels)
+    if not crowds or len(crowds[0]) == size or _is_constant(x):
         return local
-    joint = np.concatenate([x, z], axis=1)
-    everywhere, z_tree = make_trees([joint, z], n_jobs)
+    everywhere, z_tree = make_trees([(x, z), (z,)], n_jobs)
     radius = np.full(size, -1.0)
-    for group in groups:
-        own, own_z = make_trees([joint[group], z[group]], n_jobs)
+    for group in crowds:
+        own, own_z = make_trees([(x[group], z[group]), (z[group],)], n_jobs)
         radius[group] = own.radii(min(n_neighbors, len(group) - 1), n_jobs)
         near = own.counts(radius[group], n_jobs)
         beside = own_z.counts(just_below(radius[group]), n_jobs)
@@ -68,19 +65,15 @@ def two_labels(
     """Local parts of I(a;b|Z) of two labels; the only sample of a pair of labels has 0."""
     size = len(z)
     local = np.zeros(size)
-    pairs = x_labels.astype(np.int64) * (int(y_labels.max()) + 1) + y_labels
-    kinds, joint_labels = np.unique(pairs, return_inverse=True)
-    if len(kinds) < 2:
-        return local
     radius = np.full(size, -1.0)
-    for group in _groups(joint_labels.reshape(-1).astype(np.int32)):
+    for group in _crowds(fuse(x_labels, y_labels)):
         tree = Tree.of(z[group])
         radius[group] = tree.radii(min(n_neighbors, len(group) - 1), n_jobs)
         local[group] = psi[tree.counts(radius[group], n_jobs)]
     counted = radius >= 0
     same = np.zeros((2, size))
     for side, labels in enumerate((x_labels, y_labels)):
-        for group in _groups(labels):
+        for group in _crowds(labels):
             asked = group[counted[group]]
             within = Tree.of(z[group]).counts(radius[group], n_jobs)
             same[side, asked] = psi[within[counted[group]]]
@@ -103,16 +96,12 @@ def _cell_local(x: Cells, y: Cells, z: Float64, n_neighbors: int, psi: Float64, 
                 )
     if len(x.continuous) > 1 and len(y.continuous) > 1:
         local += two_labels(x.labels, y.labels, z, n_neighbors, psi, n_jobs)
-    for x_members, x_values in x.each():
-        for y_members, y_values in y.each():
-            both, from_x, from_y = common(x_members, y_members)
-            if len(both) == 0:
-                continue
-            x_part, y_part = x_values[from_x], y_values[from_y]
-            if _is_constant(z[both]):
-                local[both] += ksg_cell(x_part, y_part, n_neighbors, 1, psi, n_jobs)
-            else:
-                local[both] += frenzel_pompe(x_part, y_part, z[both], n_neighbors, psi, n_jobs)
+    for both in continuous_cells(x, y):
+        x_part, y_part, z_part = x.part(both), y.part(both), z[both]
+        if _is_constant(z_part):
+            local[both] += ksg_cell(x_part, y_part, n_neighbors, 1, psi, n_jobs)
+        else:
+            local[both] += frenzel_pompe(x_part, y_part, z_part, n_neighbors, psi, n_jobs)
     return local
 
 
@@ -128,10 +117,8 @@ def conditional_local(
     x, y = views_of(x_variables, y_variables)
     z = Cells.of(z_variables, 0)
     local = np.zeros(len(x.values))
-    for label, continuous in enumerate(z.continuous):
-        members = np.flatnonzero(z.labels == label)
-        x_part, y_part = x.take(members), y.take(members)
-        z_part = z.values[members][:, continuous]
+    for members in groups(z.labels):
+        x_part, y_part, z_part = x.take(members), y.take(members), z.part(members)
         if z_part.shape[1] == 0 or _is_constant(z_part):
             local[members] = cells_local(x_part, y_part, n_neighbors, 1, psi, n_jobs)
         else:

@@ -16,7 +16,7 @@ from .pairing import Pairs
 from .pairs import digamma_table, pair_local, pair_value
 from .pairwise import Options, check_options, pairwise_values, plan_memory
 from .variables import Jitter, Variable, check_matrix_finite, read_columns, seed_of
-from .vectors import VECTOR_BASE_BYTES, VECTOR_BYTES, VECTOR_DIMENSION_BYTES, vector_local
+from .vectors import vector_bytes, vector_local
 
 
 @dataclass(frozen=True)
@@ -218,13 +218,11 @@ def mutual_info_ksg(
     options = check_options(
         n, n_neighbors=n_neighbors, algorithm=algorithm, scale=scale, atoms=atoms, seed=seed
     )
-    width = first.n_features + second.n_features
     work = f"mutual_info_ksg of {n} samples"
-    if width == 2:
+    if first.n_features == second.n_features == 1:
         plan_memory(n, 1, budget, work)
     else:
-        per_sample = VECTOR_BYTES + width * VECTOR_DIMENSION_BYTES
-        require_budget(budget, n * per_sample + VECTOR_BASE_BYTES, work)
+        require_budget(budget, vector_bytes(n, first.n_features, second.n_features), work)
     jitter, psi = Jitter(seed, n), digamma_table(n)
     x_variables = prepare_columns(first, options, jitter)
     y_variables = prepare_columns(second, options, jitter)

@@ -102,9 +102,13 @@ def _each(function: Callable[[tuple[int, int]], None], n: int, n_jobs: int) -> N
         pass
 
 
-def make_trees(many_points: Sequence[Float64], n_jobs: int) -> list[Tree]:
-    """Trees of several sets of points, built on threads."""
-    return list(ordered_map(Tree.of, many_points, min(n_jobs, len(many_points))))
+def make_trees(spaces: Sequence[Sequence[Float64]], n_jobs: int) -> list[Tree]:
+    """Trees of the same samples in several spaces, each spanned by some variables; built on threads."""
+
+    def make(variables: Sequence[Float64]) -> Tree:
+        return Tree.of(np.concatenate(variables, axis=1) if len(variables) > 1 else variables[0])
+
+    return list(ordered_map(make, spaces, min(n_jobs, len(spaces))))
 
 
 def just_below(radius: Float64) -> Float64:

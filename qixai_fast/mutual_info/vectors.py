@@ -4,19 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .._validate import Float64
 from .neighbours import Tree, just_below, make_trees
-from .pairs import discrete_local, ksg_local
+from .pairs import ksg_local
 from .variables import Int32, Variable
 
-# Bytes: for each sample, for each sample and dimension (its Variable included), and whatever their number.
-VECTOR_BYTES = 180
-VECTOR_DIMENSION_BYTES = 80
-VECTOR_BASE_BYTES = 2**21
+# Bytes: for each sample, for each of its components (its Variable included), for each dimension of each of
+# the trees, and whatever their number.
+_SAMPLE_BYTES = 200
+_COMPONENT_BYTES = 80
+_TREE_BYTES = 14
+_BASE_BYTES = 2**21
+
+
+def vector_bytes(n_samples: int, n_x: int, n_y: int, n_z: int = 0) -> int:
+    """The most that an estimate for vectors of these dimensions takes."""
+    components = _COMPONENT_BYTES * (n_x + n_y + n_z) + _TREE_BYTES * (2 * n_x + 2 * n_y + 4 * n_z)
+    return n_samples * (_SAMPLE_BYTES + components) + _BASE_BYTES
+
+
+Index = npt.NDArray[np.intp]
+
+
+def groups(labels: npt.NDArray[np.integer[Any]]) -> list[Index]:
+    """The samples of each label, ascending; labels ascend, too."""
+    order = np.argsort(labels, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
 
 
 @dataclass(frozen=True)
@@ -45,18 +63,24 @@ class Cells:
         kinds, labels = np.unique(codes, axis=0, return_inverse=True)
         return cls(values, labels.reshape(-1).astype(np.int32), [kind == 0 for kind in kinds])
 
-    def take(self, members: npt.NDArray[np.intp]) -> Cells:
+    def take(self, members: Index) -> Cells:
         """The same variable in some of its samples."""
         kinds, labels = np.unique(self.labels[members], return_inverse=True)
         continuous = [self.continuous[kind] for kind in kinds]
         return Cells(self.values[members], labels.reshape(-1).astype(np.int32), continuous)
 
-    def each(self) -> Iterator[tuple[npt.NDArray[np.intp], Float64]]:
+    def part(self, members: Index) -> Float64:
+        """Continuous components of samples of one cell."""
+        chosen = self.continuous[self.labels[members[0]]]
+        if len(members) == len(self.labels) and chosen.all():
+            return self.values
+        return self.values[np.ix_(members, np.flatnonzero(chosen))]
+
+    def each(self) -> Iterator[tuple[Index, Float64]]:
         """Samples and their continuous components, for every cell that has any."""
-        for label, continuous in enumerate(self.continuous):
-            if continuous.any():
-                members = np.flatnonzero(self.labels == label)
-                yield members, self.values[members][:, continuous]
+        for members in groups(self.labels):
+            if self.continuous[self.labels[members[0]]].any():
+                yield members, self.part(members)
 
 
 def ksg_cell(
@@ -67,7 +91,7 @@ def ksg_cell(
     if size < 2 or not np.any(x != x[0]) or not np.any(y != y[0]):
         return 0.0
     k = min(n_neighbors, size - 1)
-    joint, x_tree, y_tree = make_trees([np.concatenate([x, y], axis=1), x, y], n_jobs)
+    joint, x_tree, y_tree = make_trees([(x, y), (x,), (y,)], n_jobs)
     radius = joint.radii(k, n_jobs)
     if algorithm == 1:
         x_radius = y_radius = just_below(radius)
@@ -81,8 +105,7 @@ def ross_cell(x: Float64, labels: Int32, n_neighbors: int, psi: Float64, n_jobs:
     size = len(x)
     radius, near = np.full(size, -1.0), np.zeros(size, np.int32)
     members = np.ones(size, np.int64)
-    for label in np.unique(labels):
-        group = np.flatnonzero(labels == label)
+    for group in groups(labels):
         k = min(n_neighbors, len(group) - 1)
         if k == 0 or len(group) == size:
             continue
@@ -116,9 +139,26 @@ def vector_local(
     return cells_local(*views_of(x_variables, y_variables), n_neighbors, algorithm, psi, n_jobs)
 
 
-def common(first: npt.NDArray[np.intp], second: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.intp], ...]:
-    """Samples in both of two ascending lists, and their places in either."""
-    return np.intersect1d(first, second, assume_unique=True, return_indices=True)
+def fuse(x_labels: Int32, y_labels: Int32) -> npt.NDArray[np.int64]:
+    """One label for each pair of labels."""
+    return x_labels * np.int64(y_labels.max() + 1) + y_labels
+
+
+def labels_local(x_labels: Int32, y_labels: Int32) -> Float64:
+    """Each sample's part of the plug-in mutual information of two labels, of which there may be many."""
+    pairs = np.unique(fuse(x_labels, y_labels), return_inverse=True)[1].reshape(-1)
+    joint = np.bincount(pairs)[pairs].astype(np.float64)
+    expected = np.bincount(x_labels)[x_labels] * np.bincount(y_labels)[y_labels].astype(np.float64)
+    local: Float64 = np.log(joint * len(pairs) / expected)
+    return local
+
+
+def continuous_cells(x: Cells, y: Cells) -> Iterator[Index]:
+    """Samples of each pair of cells in which both variables have continuous components."""
+    for members in groups(fuse(x.labels, y.labels)):
+        first = members[0]
+        if x.continuous[x.labels[first]].any() and y.continuous[y.labels[first]].any():
+            yield members
 
 
 def cells_local(x: Cells, y: Cells, n_neighbors: int, algorithm: int, psi: Float64, n_jobs: int) -> Float64:
@@ -132,12 +172,7 @@ def cells_local(x: Cells, y: Cells, n_neighbors: int, algorithm: int, psi: Float
             for members, values in own.each():
                 local[members] += ross_cell(values, other.labels[members], n_neighbors, psi, n_jobs)
     if len(x.continuous) > 1 and len(y.continuous) > 1:
-        local += discrete_local(x.labels, len(x.continuous), y.labels, len(y.continuous))
-    for x_members, x_values in x.each():
-        for y_members, y_values in y.each():
-            both, from_x, from_y = common(x_members, y_members)
-            if len(both):
-                local[both] += ksg_cell(
-                    x_values[from_x], y_values[from_y], n_neighbors, algorithm, psi, n_jobs
-                )
+        local += labels_local(x.labels, y.labels)
+    for both in continuous_cells(x, y):
+        local[both] += ksg_cell(x.part(both), y.part(both), n_neighbors, algorithm, psi, n_jobs)
     return local
