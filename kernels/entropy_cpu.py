@@ -169,6 +169,40 @@ def relevant_excess(cells, starts, limit):
 
 
 @jit
+def relevant_excess_of_tables(tables, excess):
+    """:func:`relevant_excess` of joint tables, given x and given y.
+
+    Parameters
+    ----------
+    tables : (g, a, b) int32
+    excess : (2, g) float64, written
+        Sums over the rows, and over the columns, of a table.
+    """
+    pairs, bins_x, bins_y = tables.shape
+    cells = np.empty(bins_x * bins_y, dtype=np.int64)
+    starts = np.empty(max(bins_x, bins_y) + 1, dtype=np.int64)
+    seen = np.empty(max(bins_x, bins_y), dtype=np.bool_)
+    for p in range(pairs):
+        for side in range(2):
+            # Occupied cells one distribution after the other, and how many levels the other variable has.
+            found = 0
+            levels = 0
+            given, other = (bins_x, bins_y) if side == 0 else (bins_y, bins_x)
+            seen[:] = False
+            for a in range(given):
+                starts[a] = found
+                for b in range(other):
+                    count = tables[p, a, b] if side == 0 else tables[p, b, a]
+                    if count > 0:
+                        cells[found] = count
+                        found += 1
+                        levels += not seen[b]
+                        seen[b] = True
+            starts[given] = found
+            excess[side, p] = relevant_excess(cells, starts[: given + 1], levels)
+
+
+@jit
 def _expected_cell(a, b, n, table):
     """E[k ln(k n / (a b))] for the hypergeometric count k of a cell with marginals a and b.
 

@@ -15,6 +15,8 @@ _HOME = {
     "MemoryBudgetError": "errors",
     "MutualInfoTest": "mutual_info.significance",
     "conditional_mutual_info_ksg": "mutual_info.conditional",
+    "Digitized": "digitizing",
+    "digitize": "digitizing",
     "mutual_info_binned": "mutual_info.binned",
     "mutual_info_discrete": "mutual_info.discrete",
     "mutual_info_ksg": "mutual_info.ksg",

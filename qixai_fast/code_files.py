@@ -67,7 +67,7 @@ def write_codes(
     for start, stop in row_blocks(n, together):
         encode_rows(matrix, bins, codes, start, stop, rows=rows, n_jobs=n_jobs)
         for column in range(d):
-            part = memoryview(codes[column, : stop - start]).cast("B")
+            part = codes[column, : stop - start].data.cast("B")
             _write_at(file, part, offset + (column * n + start) * dtype.itemsize)
 
 
@@ -116,7 +116,7 @@ class CodeFile:
         """Read samples ``start`` to ``stop`` of some columns into the rows of ``out``."""
         size = self.dtype.itemsize
         for row, column in enumerate(columns.tolist()):
-            part = memoryview(out[row, : stop - start]).cast("B")
+            part = out[row, : stop - start].data.cast("B")
             offset = (column * self.n_samples + start) * size
             while len(part):
                 count = os.preadv(self._file.fileno(), [part], offset)

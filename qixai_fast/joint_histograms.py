@@ -31,7 +31,7 @@ _SAMPLE_OF_CELL_WITHOUT = 0.0024
 _CELL = 1.2
 _PAIR = 170.0
 # What the planes of a column cost, a sample and bin, and a call besides.
-_PLANE = 0.016
+_PLANE = 0.01
 _CALL = 15_000.0
 
 
@@ -154,17 +154,17 @@ class JointHistograms:
         if not _planes_pay(n, bins_x, bins_y, len(self.first), 2):
             count_pairs(codes_x, codes_y, self.first, self.second, tables)
             return tables
-        columns_x, first = np.unique(self.first, return_inverse=True)
-        columns_y, second = np.unique(self.second, return_inverse=True)
-        if not _planes_pay(n, bins_x, bins_y, len(self.first), len(columns_x) + len(columns_y)):
-            count_pairs(codes_x, codes_y, self.first, self.second, tables)
-            return tables
         if codes_x is codes_y:
             columns_x, places = np.unique(np.concatenate([self.first, self.second]), return_inverse=True)
             first, second = places[: len(self.first)], places[len(self.first) :]
             columns_y = columns_x[:0]
         else:
+            columns_x, first = np.unique(self.first, return_inverse=True)
+            columns_y, second = np.unique(self.second, return_inverse=True)
             second += len(columns_x)
+        if not _planes_pay(n, bins_x, bins_y, len(self.first), len(columns_x) + len(columns_y)):
+            count_pairs(codes_x, codes_y, self.first, self.second, tables)
+            return tables
         planes = _Planes(n, max(bins_x, bins_y), len(columns_x) + len(columns_y))
         planes.count([(codes_x, columns_x), (codes_y, columns_y)], first, second, tables)
         return tables

@@ -26,6 +26,7 @@ from ..kernels.entropy_cpu import (
     fill_grassberger_terms,
     fill_log_terms,
     relevant_excess,
+    relevant_excess_of_tables,
     sum_terms,
     summarize_tables,
 )
@@ -105,9 +106,7 @@ class PluginEstimator:
         excess = expected = None
         if self.bias_correction == "panzeri-treves":
             excess = np.empty((2, g))
-            for p, table in enumerate(tables):
-                rows, columns = np.nonzero(table)
-                excess[:, p] = self._excess(rows, columns, table[rows, columns])
+            relevant_excess_of_tables(tables, excess)
         if self.bias_correction == "permutation-mean":
             expected = np.array([self.expected(table.sum(axis=1), table.sum(axis=0)) for table in tables])
         return Summary(sums, occupied, excess, expected)

@@ -142,7 +142,7 @@ class Pairs:
                 where = order[start : min(start + rows * columns, end)]
                 # Pairs that share the column of X come together.
                 where = where[np.argsort(chosen[where, 0], kind="stable")]
-                yield Tile(*np.ascontiguousarray(chosen[where].T), where)
+                yield Tile(chosen[where, 0], chosen[where, 1], where)
 
     def put(self, out: Float64, tile: Tile, values: Float64) -> None:
         """Write the values of a tile into a result of :attr:`shape`."""
