@@ -27,8 +27,11 @@ def draw(content, path):
     for axis, (name, result) in zip(axes.ravel(), distributions.items(), strict=False):
         for estimator, style in LINES.items():
             if estimator in result["estimators"]:
-                values = result["estimators"][estimator]["rmse"]
-                relative = [HIGH if value is None else value / result["truth"] for value in values]
+                values = result["estimators"][estimator]
+                relative = [
+                    HIGH if lost else math.nan if rmse is None else rmse / result["truth"]
+                    for rmse, lost in zip(values["rmse"], values["not_finite"], strict=True)
+                ]
                 axis.plot(content["samples"], relative, label=estimator, markersize=5, clip_on=False, **style)
         axis.axhline(0.1, color="0.6", linewidth=0.8, zorder=0)
         axis.set(xscale="log", yscale="log", ylim=(LOW, HIGH))

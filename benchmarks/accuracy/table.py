@@ -18,7 +18,10 @@ def _cell(content, result, estimator, position):
     if estimator not in result["estimators"]:
         return "not installed"
     values = result["estimators"][estimator]
-    if lost := values["not_finite"][position]:
+    lost = values["not_finite"][position]
+    if lost is None:
+        return "not run"
+    if lost:
         return f"**infinite** {lost} of {content['repeats'][position]} times"
     mark = "**" if _wrong(result, values, position) else ""
     return f"{mark}{values['bias'][position]:+.4f}{mark}, {values['rmse'][position]:.4f}"
