@@ -115,12 +115,13 @@ def ross_sum(values, order, labels, n_labels, n_neighbors, psi, local):
     n_labels, n_neighbors : int
         Neighbours within a sample's own label; groups of that many or fewer use all of theirs.
     psi : (n + 1,) float64
-    local : None, or (n,) float64, added to
+    local : (n,) float64, added to, or (0,)
         A label's only sample adds 0. Where values tie at the k-th distance, k is the number of
         samples that near, on both sides alike.
     """
     size = len(order)
-    start = np.zeros(n_labels + 1, np.int64)
+    start = np.empty(n_labels + 1, np.int64)
+    start[:] = 0
     for sample in order:
         start[labels[sample] + 1] += 1
     for label in range(n_labels):
@@ -161,7 +162,7 @@ def ross_sum(values, order, labels, n_labels, n_neighbors, psi, local):
             far_end = _end_within(everyone, far_end, PAD + size, x, radius)
             here = psi[near_end - near_first - 1] - psi[far_end - far_first - 1]
             part += here
-            if local is not None:
+            if len(local):
                 local[order[overall[start[label] + i]]] += psi[size] - psi[members] + here
         total += part + members * (psi[size] - psi[members])
     return total

@@ -9,7 +9,7 @@ query's y, which only moves up. So every lane sees all points that can be its ne
 
 import numpy as np
 
-from ._jit import jit, jit_inlined
+from ._jit import jit
 from ._lanes import (
     LANES,
     begin_block,
@@ -68,7 +68,9 @@ def into_strips(x_values, y_values, x_position, width, strip_x, strip_y):
 @jit
 def strip_order(x_position, width, order):
     """For each point, strip after strip: which j it is in ``x_position``."""
-    cursor = np.arange(0, len(x_position), width)
+    cursor = np.empty((len(x_position) + width - 1) // width, np.int64)
+    for strip in range(len(cursor)):
+        cursor[strip] = strip * width
     for j in range(len(x_position)):
         strip = x_position[j] // width
         order[cursor[strip]] = j
@@ -95,7 +97,7 @@ def _advance(cursor, strip, strip_y, stride, y):
     return at
 
 
-@jit_inlined
+@jit
 def _count_block(values, n, table, scheme, strip, block, lanes, radii, row, counts, at):
     """Count, on one axis, the values nearer to each of a block's points than its radius."""
     if count_lanes(values, table, scheme, strip, block, radii, row, counts, at):
@@ -135,17 +137,18 @@ def marginal_counts(
     n_x, n_y = pointer(counts_x), pointer(counts_y)
     stride = width + PAD
     n_strips = (n + width - 1) // width
-    first = np.arange(PAD, PAD + n_strips * stride, stride)
     # Where each strip's next block begins, and where its cursor begins in this tile.
-    block_of = first.copy()
-    cursor_of = first.copy()
-    cursors = first.copy()
+    block_of = np.empty(n_strips, np.int64)
+    cursor_of = np.empty(n_strips, np.int64)
+    cursors = np.empty(n_strips, np.int64)
     cursor = pointer(cursors)
+    for strip in range(n_strips):
+        block_of[strip] = cursor_of[strip] = cursor[strip] = PAD + strip * stride
     for tile in range(TILE, n + TILE, TILE):
         limit = y_values[PAD + tile] if tile < n else np.inf
         for home in range(n_strips):
             block = block_of[home]
-            end = first[home] + min(width, n - home * width)
+            end = PAD + home * stride + min(width, n - home * width)
             low = high = home
             while block < end and strip_y[block] < limit:
                 if len(ranks) == 0:
@@ -192,7 +195,7 @@ def marginal_counts(
                 cursor[strip] = cursor_of[strip]
         for strip in range(n_strips):
             # The points before a strip's next block but one were below the limit, all of them.
-            cursor_of[strip] = cursor[strip] = max(first[strip], block_of[strip] - LANES + 1)
+            cursor_of[strip] = cursor[strip] = max(PAD + strip * stride, block_of[strip] - LANES + 1)
 
 
 @jit

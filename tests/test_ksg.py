@@ -1,5 +1,10 @@
 """KSG of two scalars: against brute force, closed forms, and what must not change it."""
 
+import json
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import reference
@@ -72,6 +77,44 @@ def test_counts_equal_brute_force(n, algorithm):
             found = np.array(ksg_counts(*axes, position, k, algorithm, Scratch(n)))
             expected = np.array(reference.ksg_counts(x, y, k, algorithm))[:, y_order[strip_order(position)]]
             np.testing.assert_array_equal(found, expected, err_msg=f"{name}, k={k}")
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "heavy tails", "half zeros", "uneven scales"])
+def test_counts_of_many_samples(kind):
+    """More samples than a tile holds ranks: some of them against all others."""
+    n = 80_000
+    x, y = awkward_pairs(n)[kind]
+    x_order, y_order = np.argsort(x), np.argsort(y)
+    position = np.argsort(x_order).astype(np.int32)[y_order]
+    axes = [make_axis(np.pad(v, PAD, constant_values=(-np.inf, np.inf))) for v in (x[x_order], y[y_order])]
+    found = np.array(ksg_counts(*axes, position, 4, 1, Scratch(n)))
+    samples = y_order[strip_order(position)]
+    rng = np.random.default_rng(0)
+    for place in rng.choice(n, 100, replace=False).tolist() + np.argsort(np.abs(x[samples]))[-20:].tolist():
+        dx, dy = np.abs(x - x[samples[place]]), np.abs(y - y[samples[place]])
+        radius = np.partition(np.maximum(dx, dy), 4)[4]
+        expected = [max(0, np.count_nonzero(d < radius) - 1) for d in (dx, dy)]
+        assert found[:, place].tolist() == expected
+
+
+def test_other_processors():
+    """The vector code on the plainest processor of this architecture, in a process of its own."""
+    code = (
+        "import numpy as np, qixai_fast as qf; rng = np.random.default_rng(0); x = rng.standard_normal(500)\n"
+        "y = x + rng.standard_cauchy(500)\n"
+        "print([qf.mutual_info_ksg(x, y, n_neighbors=k, algorithm=a) for k in (3, 20) for a in (1, 2)])"
+    )
+    outputs = []
+    for other in ({}, {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}):
+        child = subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | other,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        outputs.append(json.loads(child.stdout))
+    np.testing.assert_allclose(outputs[0], outputs[1], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("algorithm", [1, 2])

@@ -208,8 +208,8 @@ def pair_local(x: Variable, y: Variable, n_neighbors: int, algorithm: int, psi: 
     return local
 
 
-def _atoms(x: Variable, y: Variable, n_neighbors: int, psi: Float64, local: Float64 | None) -> float:
-    """Sum of the parts I(X;b_y|b_x) and I(b_x;Y|b_y), which are added to each sample's own, too."""
+def _atoms(x: Variable, y: Variable, n_neighbors: int, psi: Float64, local: Float64) -> float:
+    """Sum of the parts I(X;b_y|b_x) and I(b_x;Y|b_y); a ``local`` that is not empty gets each sample's."""
     total = 0.0
     for view, other in zip(choose_views(x, y), (y, x), strict=True):
         if other.n_codes > 1 and view.axis is not None:
@@ -235,7 +235,7 @@ def pair_value(
     """
     n = len(x.codes)
     scratch = scratch or Scratch(n)
-    total = _atoms(x, y, n_neighbors, psi, None)
+    total = _atoms(x, y, n_neighbors, psi, np.empty(0))
     if x.n_codes > 1 and y.n_codes > 1:
         joint, terms = joint_terms(x.codes, x.n_codes, y.codes, y.n_codes)
         total += math.fsum((joint * terms).ravel())
