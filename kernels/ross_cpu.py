@@ -12,6 +12,7 @@ from ._jit import jit
 
 # With this radius, strictly nearer means equal.
 _EQUAL = 5e-324
+_PADDING = 8
 
 
 @jit
@@ -58,23 +59,34 @@ def _expanded_radius(group, member, rank, single, scratch):
 
 
 @jit
-def _border(values, centre, radius, right, border, stop):
-    """Move a border up: to the first value beyond the radius, or (on the left) within it.
+def _is_before(values, place, centre, radius, right):
+    """Whether a value is before a border: not beyond the radius yet, or (on the left) not within it yet."""
+    return values[place] - centre < radius if right else centre - values[place] >= radius
 
-    Steps double, so that a short way costs little; then the last step is bisected.
+
+@jit
+def _border(values, centre, radius, right, border):
+    """Move a border up to the first value that is not before it.
+
+    A short way is counted without branches that a processor could guess wrong; a long one takes steps that
+    double, and the last is bisected. Values end in ``_PADDING`` infinities.
     """
-    step = 1
+    moved = 0
+    for place in range(border, border + _PADDING):
+        moved += _is_before(values, place, centre, radius, right)
+    border += moved
+    if moved < _PADDING:
+        return border
     low = border
-    while border < stop and (
-        values[border] - centre < radius if right else centre - values[border] >= radius
-    ):
+    step = _PADDING
+    while border < len(values) and _is_before(values, border, centre, radius, right):
         low = border + 1
         border += step
         step += step
-    border = min(border, stop)
+    border = min(border, len(values))
     while low < border:
         middle = (low + border) >> 1
-        if values[middle] - centre < radius if right else centre - values[middle] >= radius:
+        if _is_before(values, middle, centre, radius, right):
             low = middle + 1
         else:
             border = middle
@@ -117,7 +129,7 @@ def ross_information(values, labels, n_labels, n_neighbors, single, psi):
     if size == 0:
         return np.nan
     cursor = start[:n_labels].copy()
-    kept = np.empty(size)
+    kept = np.full(size + _PADDING, np.inf)
     grouped = np.empty(size)
     place = np.empty(size, np.int64)
     at = 0
@@ -157,11 +169,11 @@ def ross_information(values, labels, n_labels, n_neighbors, single, psi):
             # Borders only move up, too, but for rounding.
             while right > at + 1 and kept[right - 1] - x >= radius:
                 right -= 1
-            right = _border(kept, x, radius, True, right, size)
+            right = _border(kept, x, radius, True, right)
             left = min(left, at)
             while left > 0 and x - kept[left - 1] < radius:
                 left -= 1
-            left = _border(kept, x, radius, False, left, at)
+            left = _border(kept, x, radius, False, left)
             counted += psi[right - left]
         total += members * (psi[k] - psi[members]) - counted
     return psi[size] + total / size

@@ -110,19 +110,20 @@ def check_classes(y: Array) -> None:
         warnings.warn(message, UserWarning, stacklevel=4)
 
 
-def discrete_mask(function: str, discrete_features: Any, n_features: int, sparse: bool) -> Mask:
+def check_discrete_features(function: str, value: Any) -> None:
+    """Raise unless the choice of discrete features is "auto", a boolean or an array."""
+    if isinstance(value, str) and value == "auto":
+        return
+    if not isinstance(value, (bool, np.bool_)) and not is_array_like(value):
+        refuse(function, "discrete_features", "a str among {'auto'}, a bool or an array-like", value)
+
+
+def discrete_mask(discrete_features: Any, n_features: int, sparse: bool) -> Mask:
     """Which features are discrete: "auto", all, none, a mask, or their places."""
     if isinstance(discrete_features, str):
-        if discrete_features != "auto":
-            wanted = "a str among {'auto'}, a bool or an array-like"
-            refuse(function, "discrete_features", wanted, discrete_features)
         return np.full(n_features, sparse)
     if isinstance(discrete_features, (bool, np.bool_)):
         return np.full(n_features, bool(discrete_features))
-    if not is_array_like(discrete_features):
-        refuse(
-            function, "discrete_features", "a str among {'auto'}, a bool or an array-like", discrete_features
-        )
     chosen = read_array(discrete_features, "discrete_features")
     if chosen.size == 0:
         raise ValueError("discrete_features: wanted at least one feature, got none; False means none")
@@ -142,7 +143,7 @@ def _deviation(values: Array, name: str) -> Any:
         deviation = np.std(values)
     if not np.isfinite(deviation):
         raise ValueError(
-            f"{name}: its spread overflows {values.dtype}; divide it by a constant, or convert it to float64, first"
+            f"{name}: its spread overflows {values.dtype}; divide it by a constant, or convert it to float64"
         )
     return deviation
 
@@ -275,11 +276,12 @@ def estimate(
     check_array_like(function, "y", y)
     k = check_positive(function, "n_neighbors", n_neighbors)
     check_boolean(function, "copy", copy)
+    check_discrete_features(function, discrete_features)
     draws = check_random_state(function, random_state)
     jobs = check_n_jobs(function, n_jobs)
     features = read_features(X)
     n_samples, n_features = features.shape
-    discrete = discrete_mask(function, discrete_features, n_features, is_sparse(features))
+    discrete = discrete_mask(discrete_features, n_features, is_sparse(features))
     target = read_target(y, n_samples)
     threads = resolve_n_jobs(jobs)
     if discrete_target:

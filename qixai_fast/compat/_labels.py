@@ -19,6 +19,8 @@ AVERAGE_METHODS = ("arithmetic", "max", "min", "geometric")
 _EPSILON = float(np.finfo(np.float64).eps)
 # A table of counts may have this many cells however few the labels.
 _SMALL_TABLE = 4096
+# Strings of at most as many letters are numbered letter by letter.
+_SHORT_STRING = 32
 
 
 @dataclass(frozen=True)
@@ -93,31 +95,17 @@ def read_labels(function: str, labels_true: Any, labels_pred: Any, *, none: bool
 def _as_integers(array: Array) -> Int64 | None:
     """The same labels as int64, where they are integers in its range; None for all others."""
     kind = array.dtype.kind
-    if kind not in "buif" or (kind == "f" and is_continuous(array)):
+    if kind not in "buif" or (kind == "u" and int(array.max()) >= 2**63):
         return None
-    if (kind == "f" and np.abs(array).max() >= 2.0**63) or (kind == "u" and int(array.max()) >= 2**63):
-        return None
-    integers: Int64 = array.astype(np.int64, copy=False)
-    return integers
+    with np.errstate(invalid="ignore"):
+        integers: Int64 = array.astype(np.int64, copy=False)
+    return integers if kind != "f" or np.array_equal(integers, array) else None
 
 
-def encode(array: Array) -> Codes:
-    """Number the labels of a non-empty array.
-
-    Integers within a range of a few times their number keep their order and their gaps; strings and objects
-    go through a dictionary; what remains is sorted.
-    """
-    if array.dtype.kind in "OU":
-        labels = array.tolist()
-        numbers = {label: number for number, label in enumerate(sorted(set(labels)))}
-        return Codes(np.fromiter(map(numbers.__getitem__, labels), np.int64, len(labels)), len(numbers))
-    integers = _as_integers(array)
-    if integers is not None:
-        low, high = int(integers.min()), int(integers.max())
-        if high - low < max(4 * len(array), _SMALL_TABLE):
-            return Codes(integers - low, high - low + 1)
-    distinct, codes = np.unique(array, return_inverse=True)
-    return Codes(codes.reshape(-1).astype(np.int64), len(distinct))
+def _within_range(integers: Int64, room: int) -> Codes | None:
+    """Integers less their minimum, order and gaps kept; None where they spread too far."""
+    low, high = int(integers.min()), int(integers.max())
+    return Codes(integers - low, high - low + 1) if high - low < room else None
 
 
 def _without_gaps(codes: Codes) -> Codes:
@@ -126,20 +114,70 @@ def _without_gaps(codes: Codes) -> Codes:
     return Codes(place[codes.values], int(place[-1]) + 1)
 
 
+def _room(n_samples: int) -> int:
+    """Cells that a table of counts may have: beyond, sorting is faster."""
+    return max(4 * n_samples, _SMALL_TABLE)
+
+
+def _fuse(x: Codes, y: Codes) -> Codes:
+    return Codes(x.values * y.span + y.values, x.span * y.span)
+
+
+def _spelled(array: Array, room: int) -> Codes | None:
+    """Codes of short strings, letter by letter; None where their letters spread too far."""
+    native = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False))
+    letters = native.view(np.uint32).reshape(len(array), -1)
+    low, high = letters.min(axis=0).astype(np.int64), letters.max(axis=0).astype(np.int64)
+    codes = Codes(np.zeros(len(array), dtype=np.int64), 1)
+    for place in np.flatnonzero(high > low):
+        added = Codes(letters[:, place] - low[place], int(high[place] - low[place]) + 1)
+        if added.span > room:
+            return None
+        if codes.span * added.span > room:
+            codes, added = _without_gaps(codes), _without_gaps(added)
+        codes = _fuse(codes, added)
+        if codes.span > room:
+            distinct, values = np.unique(codes.values, return_inverse=True)
+            codes = Codes(values.reshape(-1), len(distinct))
+    return codes
+
+
+def encode(array: Array) -> Codes:
+    """Number the labels of a non-empty array, in their order.
+
+    Integers within a range of a few times their number keep their gaps; short strings are numbered letter by
+    letter; longer ones and objects go through a dictionary; what remains is sorted.
+    """
+    room = _room(len(array))
+    codes = None
+    if array.dtype.kind == "U" and array.dtype.itemsize <= 4 * _SHORT_STRING:
+        codes = _spelled(array, room)
+    elif (integers := _as_integers(array)) is not None:
+        codes = _within_range(integers, room)
+    if codes is not None:
+        return codes
+    if array.dtype.kind in "OU":
+        labels = array.tolist()
+        numbers = {label: number for number, label in enumerate(sorted(set(labels)))}
+        return Codes(np.fromiter(map(numbers.__getitem__, labels), np.int64, len(labels)), len(numbers))
+    distinct, values = np.unique(array, return_inverse=True)
+    return Codes(values.reshape(-1), len(distinct))
+
+
 def count(x: Codes, y: Codes) -> Contingency:
     """Count the pairs of labels of two labellings with at least one sample."""
-    room = max(4 * len(x.values), _SMALL_TABLE)
+    room = _room(len(x.values))
     if x.span * y.span > room:
         x, y = _without_gaps(x), _without_gaps(y)
-    fused = x.values * y.span + y.values
-    if x.span * y.span <= room:
-        table = np.bincount(fused, minlength=x.span * y.span)
+    fused = _fuse(x, y)
+    if fused.span <= room:
+        table = np.bincount(fused.values, minlength=fused.span)
         cells = np.flatnonzero(table)
         counts = table[cells]
         square = table.reshape(x.span, y.span)
         sums = square.sum(axis=1), square.sum(axis=0)
     else:
-        cells, counts = np.unique(fused, return_counts=True)
+        cells, counts = np.unique(fused.values, return_counts=True)
         sums = np.bincount(x.values, minlength=x.span), np.bincount(y.values, minlength=y.span)
     rows, columns = np.divmod(cells, y.span)
     return Contingency(counts, rows, columns, *sums)
