@@ -286,7 +286,7 @@ def count_within(order, starts, leaves, boxes, first, end, radius, counts):
     order, starts, leaves, boxes, first, end
         As :func:`neighbour_radii` takes them.
     radius : (n,) float64
-        Of each point; negative counts nothing.
+        Of each point, finite; negative counts nothing.
     counts : (n,) int32, written
         Of each point.
     """

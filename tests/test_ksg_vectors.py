@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import qixai_fast as qf
+from qixai_fast.mutual_info.neighbours import Tree, just_below
 from qixai_fast.mutual_info.pairs import digamma_table, pair_local
 from qixai_fast.mutual_info.pairwise import Options
 from qixai_fast.mutual_info.variables import Jitter
@@ -33,6 +34,61 @@ def test_equals_brute_force(seed, n, widths, levels, algorithm):
     expected = reference.ksg_local(x, y, k, algorithm)
     np.testing.assert_allclose(local, expected, rtol=0, atol=1e-12)
     assert value == local.mean()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 700), st.integers(1, 6), st.sampled_from([1, 3, 50, 10**6]))
+def test_tree_equals_brute_force(seed, n, d, levels):
+    rng = np.random.default_rng(seed)
+    points = 0.1 * rng.integers(-levels, levels + 1, (n, d))
+    points[:, 0] *= rng.choice([0.0, 1.0, 1e-300, 1e300])
+    k = int(rng.integers(1, min(n, rng.choice([4, 12, 40, 1000]))))
+    distances = reference.max_norm_distances(points)
+    tree = Tree.of(points)
+    radius = tree.radii(k, 1)
+    np.testing.assert_array_equal(radius, np.sort(distances, axis=1)[:, k - 1])
+    np.testing.assert_array_equal(tree.counts(radius, 1), (distances <= radius[:, None]).sum(axis=1))
+    np.testing.assert_array_equal(
+        tree.counts(just_below(radius), 1), (distances < radius[:, None]).sum(axis=1)
+    )
+    # Radii that hold whole boxes, all points, and none.
+    largest = np.finfo(np.float64).max
+    for width in (rng.uniform(0, 1, n) * np.ptp(points, axis=0).max(), np.full(n, largest), np.full(n, -1.0)):
+        np.testing.assert_array_equal(tree.counts(width, 1), (distances <= width[:, None]).sum(axis=1))
+    if d > 1:
+        sides = tree.axis_radii(1, radius, 1)
+        for side, columns in zip(sides, (points[:, :1], points[:, 1:]), strict=True):
+            gaps = np.abs(columns[:, None] - columns[None]).max(axis=2)
+            np.testing.assert_array_equal(side, np.where(distances <= radius[:, None], gaps, 0).max(axis=1))
+
+
+@pytest.mark.parametrize(
+    "shape", ["sorted", "organ pipe", "heavy tails", "one line", "half zeros", "clusters"]
+)
+def test_tree_of_awkward_points(shape):
+    rng = np.random.default_rng(0)
+    n = 20_000
+    points = rng.standard_normal((n, 3))
+    if shape == "sorted":
+        points = np.sort(points, axis=0)
+    elif shape == "organ pipe":
+        points[:, 0] = np.minimum(np.arange(n), n - np.arange(n))
+    elif shape == "heavy tails":
+        points = rng.standard_cauchy((n, 3)) ** 3
+    elif shape == "one line":
+        points = points[:, :1] * [1.0, 1.0 + 1e-9, -2.0]
+    elif shape == "half zeros":
+        points = np.maximum(points, 0)
+    else:
+        points = rng.integers(0, 3, (n, 3)) * 1e9 + points
+    tree = Tree.of(points)
+    radius = tree.radii(3, 2)
+    counts = tree.counts(just_below(radius), 2)
+    for i in rng.choice(n, 50):
+        distances = np.abs(points - points[i]).max(axis=1)
+        distances[i] = np.inf
+        assert radius[i] == np.partition(distances, 2)[2]
+        assert counts[i] == (distances < radius[i]).sum()
 
 
 @pytest.mark.parametrize("algorithm", [1, 2])
@@ -102,6 +158,19 @@ def test_constant_vector_is_zero():
     x = np.random.default_rng(0).standard_normal((100, 2))
     for atoms in ("auto", "none"):
         assert qf.mutual_info_ksg(x, np.ones((100, 2)), atoms=atoms) == 0.0
+
+
+def test_atoms_in_many_components():
+    # 2^6 cells on either side: only those that occur are visited.
+    rng = np.random.default_rng(5)
+    x = np.maximum(rng.standard_normal((3000, 6)), 0)
+    value = qf.mutual_info_ksg(x, np.maximum(rng.standard_normal((3000, 6)), 0))
+    assert np.isfinite(value)
+    discrete = rng.integers(0, 3, (3000, 2))
+    table = reference.joint_counts(3 * discrete[:, 0] + discrete[:, 1], np.sum(discrete, axis=1), (9, 5))
+    assert qf.mutual_info_ksg(discrete, discrete.sum(axis=1)) == pytest.approx(
+        reference.mutual_info_plugin(table), abs=1e-12
+    )
 
 
 def test_bad_input_and_budget():
