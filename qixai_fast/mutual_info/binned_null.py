@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
+from math import isqrt
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from .._memory import workers_within
 from .._threads import ordered_map
 from .._validate import Float64, Matrix
 from ..bins import MAX_BINS, Bins, Codes, check_binning, code_dtype, encode
-from ..joint_histograms import Index, JointHistograms, counting_bytes
+from ..joint_histograms import Index, JointHistograms, counting_bytes, uses_planes
 from ..kernels.histogram_cpu import count_codes
 from .bias import PluginEstimator
 from .binned import bins_of
@@ -24,7 +26,18 @@ from .variables import Int32
 # A round's values of each pair, their standardised form, and which pairs they are: bytes.
 _ASKED_BYTES = 72
 _TABLE_OVERHEAD = 400
-_TILE_BYTES = 2**26
+# Pairs counted together, at most, where it is done by planes: those of 32 columns a side.
+_TILE_PAIRS = 1024
+
+
+def _runs(labels: Index, most: int) -> Iterator[tuple[int, int]]:
+    """Where runs of equal labels begin and end, in ascending labels; long runs are cut."""
+    cuts = [0, len(labels)]
+    if labels[0] != labels[-1]:
+        cuts[1:1] = (np.flatnonzero(labels[1:] != labels[:-1]) + 1).tolist()
+    for begin, end in pairwise(cuts):
+        for start in range(begin, end, most):
+            yield start, min(start + most, end)
 
 
 class BinnedNull:
@@ -67,10 +80,11 @@ class BinnedNull:
         width = sum(matrix.n_features for matrix in matrices)
         itemsize = code_dtype(max(n_bins, n_classes)).itemsize
         cells = n_bins * (n_classes or n_bins)
-        # A pair brings two columns at most, whose planes are made.
-        table = 4 * cells + _TABLE_OVERHEAD + 2 * counting_bytes(n, n_bins, n_classes or n_bins)
-        # A thread holds a permutation (and its inverse), a permuted column, a table, and values.
-        worker = (24 + itemsize) * n + table + _ASKED_BYTES * len(pairs)
+        table = 4 * cells + _TABLE_OVERHEAD
+        column = counting_bytes(n, n_bins, n_classes or n_bins)
+        moved_column = column + itemsize * n
+        # A thread holds a permutation (and its inverse), a tile of one pair, and values.
+        worker = 24 * n + moved_column + column + table + _ASKED_BYTES * len(pairs)
         margins = 40 * width * n_bins + 40 * n_classes + 8 * n * (classes is not None)
         extra = held + PAIR_BYTES * len(pairs) + margins
         plan = plan_work(
@@ -94,16 +108,24 @@ class BinnedNull:
             self.bins.append(Bins(np.arange(n_classes + 1.0)[None], np.zeros(1)))
             self.codes.append(classes[0].astype(code_dtype(n_classes))[None])
         self.n_jobs = workers_within(budget, n_jobs, fixed=held, per_worker=worker, work="mutual_info_test")
-        spare = 2 * _TILE_BYTES if budget is None else (budget - held) // self.n_jobs - worker
-        room = min(_TILE_BYTES, spare // 2)
-        self.tile = max(1, room // (itemsize * n))
-        self.group = max(1, min(tables_per_group(n, cells), room // table))
-
-        # Sorted by the column that moves: a tile of permuted columns serves consecutive pairs.
         first, second = pairs.columns(0, len(pairs))
         self.side = 0 if moves_first(first, second) else -1
         moving, still = (first, second) if self.side == 0 else (second, first)
-        self.places = np.argsort(moving, kind="stable")
+        by_planes = uses_planes(n, n_bins, n_classes or n_bins)
+        most = _TILE_PAIRS if by_planes else tables_per_group(n, cells)
+        rows = min(len(np.unique(moving)), isqrt(most))
+        columns = min(len(np.unique(still)), most // rows)
+        rows = min(len(np.unique(moving)), most // columns)
+        if budget is not None:
+            spare = (budget - held) // self.n_jobs - worker
+            while (
+                rows * columns > 1
+                and (rows - 1) * moved_column + (columns - 1) * column + (rows * columns - 1) * table > spare
+            ):
+                rows, columns = (-(-rows // 2), columns) if rows >= columns else (rows, -(-columns // 2))
+        # Tile after tile of few columns; within one, the pairs of a moving column come together.
+        self.tile = rows, columns
+        self.places = np.lexsort((moving, still // columns, moving // rows))
         self.moving, self.still = moving[self.places], still[self.places]
         self.expected = self._expected(first, second)
         chance = self.expected > 0.0
@@ -152,26 +174,26 @@ class BinnedNull:
     def values(self, order: Index | None, chosen: Index) -> Float64:
         """Values of pairs ``chosen``, of :attr:`places`, the second column of each taken in ``order``."""
         out = np.empty(len(chosen))
-        columns, begins = np.unique(self.moving[chosen], return_index=True)
-        begins = np.append(begins, len(chosen))
         if order is not None and self.side == 0:
             order = inverse(order)
-        # The moving column comes first: runs of pairs that share it are counted together.
+        rows, columns = self.tile
+        moving, still = self.moving[chosen], self.still[chosen]
+        # The moving column comes first: pairs that share it are counted together.
         bins = [self.bins[self.side], self.bins[-1 - self.side]]
         still_codes = self.codes[-1 - self.side]
         moved: Any = None
-        for low in range(0, len(columns), self.tile):
-            # Let the last tile go before the next one is made.
+        for begin, end in _runs(moving // rows, len(chosen)):
+            # Let the columns before go first.
             del moved
-            tile = columns[low : low + self.tile]
-            moved = self.codes[self.side] if order is None else self._gather(tile, order)
-            stop = int(begins[low + len(tile)])
-            for start in range(int(begins[low]), stop, self.group):
-                part = chosen[start : min(start + self.group, stop)]
-                moving = self.moving[part]
-                at = moving if order is None else np.searchsorted(tile, moving)
-                tables = JointHistograms(bins, at, self.still[part]).count(moved, still_codes)
-                out[start : start + len(part)] = self.estimator.values(self.estimator.summarize(tables))
+            if order is None:
+                moved, at = self.codes[self.side], moving[begin:end]
+            else:
+                needed, at = np.unique(moving[begin:end], return_inverse=True)
+                moved = self._gather(needed, order)
+            for low, high in _runs(still[begin:end] // columns, rows * columns):
+                tile = slice(begin + low, begin + high)
+                tables = JointHistograms(bins, at[low:high], still[tile]).count(moved, still_codes)
+                out[tile] = self.estimator.values(self.estimator.summarize(tables))
         if self.subtracts_mean:
             out -= self.expected[self.places[chosen]]
         return out
