@@ -155,6 +155,16 @@ def test_rare_and_common_bins_compete_on_equal_terms():
 
 
 @hopeless
+@pytest.mark.parametrize("strategy", ["uniform", "quantile"])
+def test_zeros_with_a_bin_of_their_own(strategy):
+    X = np.maximum(np.random.default_rng(8).standard_normal((200, 3)), 0)
+    options = {"n_bins": 6, "strategy": strategy, "zero_bin": True}
+    test = mutual_info_test(X, n_permutations=5, random_state=0, **options)
+    np.testing.assert_allclose(test.values, pairwise_mutual_info_binned(X, **options), atol=1e-12)
+    assert not np.allclose(test.values, pairwise_mutual_info_binned(X, n_bins=6, strategy=strategy))
+
+
+@hopeless
 @pytest.mark.parametrize("n_jobs", [2, 4])
 def test_threads_and_memory_change_nothing(n_jobs):
     X = np.maximum(np.random.default_rng(5).standard_normal((300, 9)), 0)
@@ -293,6 +303,7 @@ X2 = np.random.default_rng(0).standard_normal((6, 2))
         ((X2,), {"groups": np.zeros(6)}, ValueError, "groups: none of the 1 groups"),
         ((X2,), {"random_state": "seed"}, TypeError, "random_state"),
         ((X2,), {"n_bins": 0}, ValueError, "n_bins"),
+        ((X2,), {"zero_bin": "yes"}, TypeError, "zero_bin: wanted True or False"),
         ((X2,), {"pairs": [(0, 2)]}, ValueError, "pairs: row 0 asks for column 2"),
         ((X2 * np.nan,), {}, ValueError, "X: nan at row 0, column 0"),
     ],

@@ -12,7 +12,7 @@ import numpy as np
 from .._memory import workers_within
 from .._threads import ordered_map
 from .._validate import Float64, Matrix
-from ..bins import MAX_BINS, Bins, Codes, check_binning, code_dtype, encode
+from ..bins import MAX_BINS, Bins, Codes, check_binning, check_flag, code_dtype, encode
 from ..joint_histograms import Index, JointHistograms, counting_bytes, uses_planes
 from ..kernels.histogram_cpu import count_codes
 from .bias import PluginEstimator
@@ -62,6 +62,7 @@ class BinnedNull:
         *,
         n_bins: Any,
         strategy: Any,
+        zero_bin: Any,
         bias_correction: str | None,
         n_jobs: int,
         budget: int | None,
@@ -69,6 +70,7 @@ class BinnedNull:
     ) -> None:
         n = matrices[0].n_samples
         n_bins = check_binning(n_bins, strategy, n)
+        zero = check_flag(zero_bin, "zero_bin")
         self.n_samples = n
         self.complete = PluginEstimator(n, bias_correction)
         # The permutation mean is the same for every permutation, so it is worked out once.
@@ -97,7 +99,7 @@ class BinnedNull:
             extra=extra + worker,
             must_cache=True,
         )
-        self.bins = [bins_of(matrix, n_bins, strategy, plan) for matrix in matrices]
+        self.bins = [bins_of(matrix, n_bins, strategy, plan, zero=zero) for matrix in matrices]
         self.codes: list[Any] = [
             encode(matrix, bins, rows=plan.rows, n_jobs=plan.n_jobs)
             for matrix, bins in zip(matrices, self.bins, strict=True)

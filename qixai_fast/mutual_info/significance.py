@@ -78,7 +78,9 @@ def _warn_if_hopeless(n_permutations: int, n_arrangements: float, n_tests: int) 
         return
     wanted = ceil(n_tests / _SIGNIFICANT)
     if n_arrangements > wanted:
-        advice = f"use n_permutations={wanted} or more, fewer pairs, or max_pvalues"
+        advice = (
+            f"use n_permutations={wanted} or more (cheap with stop_after=10), fewer pairs, or max_pvalues"
+        )
     else:
         advice = f"the samples can be arranged in only {n_arrangements:.0f} ways, so more do not help"
     warnings.warn(
@@ -102,6 +104,7 @@ def mutual_info_test(
     pairs: Any = None,
     n_bins: int = 16,
     strategy: str = "uniform",
+    zero_bin: bool = False,
     bias_correction: str | None = None,
     n_neighbors: int = 3,
     algorithm: int = 1,
@@ -142,7 +145,7 @@ def mutual_info_test(
         Column of X and column of Y (or X) of the pairs to test, instead of all. Pairs chosen because they
         are large must not be tested alone: test all pairs, and read ``max_pvalues``, which account for the
         choice.
-    n_bins, strategy, bias_correction
+    n_bins, strategy, zero_bin, bias_correction
         For "binned", as in :func:`mutual_info_binned`.
     n_neighbors, algorithm, scale, atoms
         For "ksg", as in :func:`mutual_info_ksg`. Labels have no use for algorithm and scale.
@@ -239,6 +242,7 @@ def mutual_info_test(
             classes,
             n_bins=n_bins,
             strategy=strategy,
+            zero_bin=zero_bin,
             bias_correction=bias_correction,
             n_jobs=threads,
             budget=budget,
