@@ -216,7 +216,7 @@ def count_planes(
 def complete_tables(first, second, left, margins, tables):
     """Write the cells of the bins that :func:`count_planes` left out, from the marginal counts."""
     _, bins_x, bins_y = tables.shape
-    column = np.empty(bins_y, dtype=np.int64)
+    column = np.empty(bins_y, dtype=np.int32)
     for p in range(first.size):
         i = first[p]
         j = second[p]
@@ -225,15 +225,17 @@ def complete_tables(first, second, left, margins, tables):
         out_y = left[j]
         for b in range(bins_y):
             column[b] = margins[j, b]
-            table[out_x, b] = 0
+        corner = margins[j, out_y]
         for a in range(bins_x):
-            table[a, out_y] = 0
-            row = margins[i, a]
+            if a == out_x:
+                continue
+            counted = 0
             for b in range(bins_y):
-                row -= table[a, b]
+                counted += table[a, b]
                 column[b] -= table[a, b]
-            if a != out_x:
-                table[a, out_y] = row
-                column[out_y] -= row
+            rest = margins[i, a] - (counted - table[a, out_y])
+            table[a, out_y] = rest
+            corner -= rest
+        column[out_y] = corner
         for b in range(bins_y):
             table[out_x, b] = column[b]
