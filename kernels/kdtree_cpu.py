@@ -56,17 +56,17 @@ def part(keys, order, first, end, bound, closed):
 @jit
 def select(keys, order, first, end, rank):
     """Rearrange ``first:end`` so that no key before ``rank`` is larger than any key from it on."""
-    state = np.uint64(1)
+    state = 1
     while end - first > 1:
-        # Places that no arrangement of the points foresees.
-        state = state * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
-        a = keys[first + np.int64(state >> np.uint64(33)) % (end - first)]
-        b = keys[first + np.int64(state >> np.uint64(17)) % (end - first)]
+        # The median of three, two of them at places that no arrangement of the points foresees.
+        state = (state * 1103515245 + 12345) & 0x7FFFFFFF
+        a = keys[first + (end - first) * (state >> 16) // 32768]
+        b = keys[first + (end - first) * (state & 0x7FFF) // 32768]
         c = keys[(first + end) >> 1]
         pivot = max(min(a, b), min(max(a, b), c))
         split = part(keys, order, first, end, pivot, False)
         if split == first:
-            # The pivot is the smallest: set all that equal it aside, or ties would take quadratic time.
+            # Nothing is below the pivot: set all that equal it aside, or ties would take quadratic time.
             split = part(keys, order, first, end, pivot, True)
             if split > rank:
                 return
@@ -399,5 +399,10 @@ def axis_radii(order, starts, leaves, boxes, n_x, first, end, radius, x_radius, 
                 y_widest = larger(keep(within, y_gap, y_widest), y_widest)
         store(found, 0, x_widest)
         store(found, 8, y_widest)
-        x_radius[order[i]] = found[:8].max()
-        y_radius[order[i]] = found[8:].max()
+        x_largest = 0.0
+        y_largest = 0.0
+        for c in range(8):
+            x_largest = max(x_largest, found[c])
+            y_largest = max(y_largest, found[8 + c])
+        x_radius[order[i]] = x_largest
+        y_radius[order[i]] = y_largest
