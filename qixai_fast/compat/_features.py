@@ -17,7 +17,7 @@ from .._threads import ordered_map, resolve_n_jobs
 from .._validate import Array, Float64
 from ..kernels.ross_cpu import ross_information
 from ..mutual_info.pairs import digamma_table, pair_value
-from ..mutual_info.variables import Jitter, Variable, prepare_variable
+from ..mutual_info.variables import plain_variable
 from . import _labels
 from ._arguments import (
     check_array_like,
@@ -194,7 +194,6 @@ class Estimator:
         self.discrete = discrete
         self.n_neighbors = n_neighbors
         self.psi = digamma_table(len(target))
-        self._jitter = Jitter(0, len(target))
         if discrete:
             self._codes = _labels.encode(target)
         else:
@@ -209,23 +208,12 @@ class Estimator:
             return
         if self.n_neighbors >= n:
             raise ValueError(f"n_neighbors: wanted fewer than the {n} samples, got {self.n_neighbors}")
-        self._variable = self._prepare(self.target.astype(np.float64), "y")
-
-    def _prepare(self, values: Float64, name: str) -> Variable:
-        return prepare_variable(
-            values,
-            name,
-            values.dtype,
-            n_neighbors=self.n_neighbors,
-            scale=None,
-            atoms="none",
-            jitter=self._jitter,
-        )
+        self._variable = plain_variable(self.target.astype(np.float64))
 
     def of_continuous(self, values: Float64) -> float:
         """Estimate for a scaled, noisy column."""
         if not self.discrete:
-            x = self._prepare(values, "X")
+            x = plain_variable(values)
             return max(0.0, pair_value(x, self._variable, self.n_neighbors, 1, self.psi))
         order = np.argsort(values)
         return self._ross(values[order], self._codes, order, single=False)

@@ -231,6 +231,19 @@ def prepare_variable(
     return Variable(codes, tuple(float(v) for v in distinct[at]), lattice, tied, views, key)
 
 
+def plain_variable(values: Float64) -> Variable:
+    """A variable as it is, and sorted: not scaled, without atoms, and no lattice is looked for.
+
+    Parameters
+    ----------
+    values : (n,) float64
+        Finite, with a range that does not overflow; kept, not copied.
+    """
+    order = np.argsort(values).astype(np.int32)
+    codes = np.zeros(len(values), dtype=np.int32)
+    return Variable(codes, (), None, 0.0, (View.of(values, order),), (0, 0))
+
+
 def _spread_view(
     values: Float64, codes: Int32, lattice: Lattice, scale: str | None, uniform: Float64
 ) -> View:
