@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from .._threads import ordered_map
 from .._validate import Float64
-from ..kernels import kdtree_cpu
+from ..kernels import kdtree_build_cpu, kdtree_cpu
 from .variables import Int32
 
 # Queries in a task: enough that scheduling costs little.
@@ -49,7 +49,7 @@ class Tree:
             order = np.argsort(points[:, 0]).astype(np.int32)
         else:
             order = np.arange(n, dtype=np.int32)
-            kdtree_cpu.sort_points(points, order)
+            kdtree_build_cpu.sort_points(points, order)
         starts, used = [0], 0
         children = -(-n // 8)
         leaves = np.empty(children * d * 8)
@@ -58,7 +58,7 @@ class Tree:
             starts.append(used)
             used += children * d * 16
         tree = cls(order, np.array(starts), leaves, np.empty(used))
-        kdtree_cpu.fill_tree(points, *tree._arrays)
+        kdtree_build_cpu.fill_tree(points, *tree._arrays)
         return tree
 
     @property
