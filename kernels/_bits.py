@@ -14,6 +14,9 @@ from numba.extending import intrinsic
 # Planes of each side that :func:`add_joint_counts` takes: 16 sums stay in registers.
 BLOCK = 4
 
+# Rows and columns that :func:`code_square` takes.
+SQUARE = 16
+
 _LANES = 8
 _I1, _I8, _I32, _I64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
 _BYTES = ir.VectorType(_I8, 64)
@@ -167,3 +170,96 @@ def add_joint_counts(typingctx, planes, x, rows, y, columns, words, sums):
 
     integers = [types.int64] * 5
     return types.void(planes, *integers, sums), generate
+
+
+def _transposed(builder, rows):
+    """Sixteen vectors of sixteen bytes, transposed: interleaved with those eight further on, four times."""
+    halves = [[index // 2 + 16 * (index % 2) + start for index in range(16)] for start in (0, 8)]
+    order = ir.VectorType(_I32, 16)
+    for _ in range(4):
+        rows = [
+            builder.shuffle_vector(rows[i], rows[i + 8], ir.Constant(order, half))
+            for i in range(8)
+            for half in halves
+        ]
+    return rows
+
+
+@intrinsic
+def code_square(typingctx, block, place, stride, low, step, slope, most, zero, codes, target, distance):
+    """Write the bins of 16 rows of 16 columns with evenly spaced edges, transposed.
+
+    Parameters
+    ----------
+    block : contiguous float32 or float64 array
+    place, stride : int
+        Index of the first value, and from one row to the next.
+    low, step, slope : (16,) float64
+        Of each column: first edge, distance of edges, and its reciprocal.
+    most : float
+        The last bin.
+    zero : bool
+        Whether values that are 0 have bin 0, and all others one more than they would have.
+    codes : contiguous uint8 array
+    target, distance : int
+        Index of the first code, and from one column to the next.
+    """
+    double = ir.DoubleType()
+    doubles, bytes_ = ir.VectorType(double, 16), ir.VectorType(_I8, 16)
+
+    def generate(context, builder, sig, args):
+        place, stride, most, zero, target, distance = (args[index] for index in (1, 2, 6, 7, 9, 10))
+        base, codes = (_pointer(context, builder, sig, args, index) for index in (0, 8))
+        values = ir.VectorType(base.type.pointee, 16)
+        floor = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(doubles, [doubles]), "llvm.floor.v16f64"
+        )
+        nothing, one = ir.Constant(doubles, [0.0] * 16), ir.Constant(doubles, [1.0] * 16)
+
+        def load(pointer, kind, align):
+            vector = builder.load(builder.bitcast(pointer, kind.as_pointer()))
+            vector.align = align
+            return vector
+
+        def everywhere(value):
+            lone = builder.insert_element(ir.Constant(doubles, ir.Undefined), value, _I32(0))
+            return builder.shuffle_vector(lone, lone, ir.Constant(ir.VectorType(_I32, 16), None))
+
+        low, step, slope = (
+            load(_pointer(context, builder, sig, args, index), doubles, 8) for index in (3, 4, 5)
+        )
+        most = everywhere(most)
+        is_zero = builder.icmp_unsigned("!=", zero, zero.type(0))
+        shift = everywhere(builder.select(is_zero, double(1.0), double(0.0)))
+        # NaN where zeros are like all others: no value is equal to it.
+        reserved = everywhere(builder.select(is_zero, double(0.0), double(float("nan"))))
+        rows = []
+        for row in range(16):
+            at = builder.add(place, builder.mul(_I64(row), stride))
+            value = load(builder.gep(base, [at]), values, 4)
+            if values.element != double:
+                value = builder.fpext(value, doubles)
+            code = builder.call(floor, [builder.fmul(builder.fsub(value, low), slope)])
+            code = builder.select(builder.fcmp_ordered("<", code, most), code, most)
+            edge = builder.fadd(builder.fmul(code, step), low)
+            code = builder.select(builder.fcmp_ordered("<", value, edge), builder.fsub(code, one), code)
+            above = builder.fadd(code, one)
+            edge = builder.fadd(builder.fmul(above, step), low)
+            further = builder.and_(
+                builder.fcmp_ordered("<=", above, most), builder.fcmp_ordered(">=", value, edge)
+            )
+            code = builder.select(further, above, code)
+            # None is below the first edge, unless a mapped file changed since it was looked at.
+            code = builder.select(builder.fcmp_ordered(">", code, nothing), code, nothing)
+            code = builder.fadd(code, shift)
+            code = builder.select(builder.fcmp_ordered("==", value, reserved), nothing, code)
+            number = builder.fptosi(code, ir.VectorType(_I32, 16))
+            rows.append(builder.trunc(number, bytes_))
+        for column, vector in enumerate(_transposed(builder, rows)):
+            at = builder.gep(codes, [builder.add(target, builder.mul(_I64(column), distance))])
+            builder.store(vector, builder.bitcast(at, bytes_.as_pointer())).align = 1
+        return context.get_dummy_value()
+
+    number, flag = types.int64, types.boolean
+    arguments = (block, number, number, low, step, slope, types.float64, flag, codes, number, number)
+    return types.void(*arguments), generate

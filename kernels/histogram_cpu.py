@@ -6,14 +6,14 @@ two contiguous streams. Counts are integers, so they are exact whatever the orde
 
 import numpy as np
 
+from ._bits import SQUARE, code_square
 from ._jit import jit
 
 # A tile of a block of rows is transposed at a time: its values stay in L1.
 _TILE_ROWS = 64
-_TILE_COLUMNS = 16
 # Fewer columns than this fill no vector: they are looked at one after the other.
 _FEW_COLUMNS = 8
-# Up to so many bins, comparing with every edge (a vector of values at a time) takes less time than a search.
+# Up to so many bins, a vector of values is compared with every edge in less time than each is searched for.
 _FEW_BINS = 256
 # Samples counted for all pairs of a call before the next ones: the codes of one column in L1.
 _SAMPLES_AT_A_TIME = 16384
@@ -65,10 +65,51 @@ def transpose(block, columns, start):
     """Write a block of rows into columns ``start`` on of a feature-major array."""
     rows, d = block.shape
     for first in range(0, rows, _TILE_ROWS):
-        for left in range(0, d, _TILE_COLUMNS):
-            for j in range(left, min(left + _TILE_COLUMNS, d)):
+        for left in range(0, d, SQUARE):
+            for j in range(left, min(left + SQUARE, d)):
                 for i in range(first, min(first + _TILE_ROWS, rows)):
                     columns[j, start + i] = block[i, j]
+
+
+@jit
+def _digitize_columns(block, first, left, width, edges, steps, zero, codes, start, tile, place):
+    """Write the bins of rows ``first`` on of ``width`` columns; ``tile`` and ``place`` are room for it."""
+    rows = block.shape[0]
+    shift = 1 if zero else 0
+    last = edges.shape[1] - 2 - shift
+    for begin in range(first, rows, _TILE_ROWS):
+        size = min(_TILE_ROWS, rows - begin)
+        for i in range(size):
+            for j in range(width):
+                tile[j, i] = block[begin + i, left + j]
+        for j in range(width):
+            if last < _FEW_BINS:
+                for i in range(size):
+                    place[i] = shift
+                for k in range(shift + 1, shift + last + 1):
+                    edge = edges[left + j, k]
+                    for i in range(size):
+                        place[i] += tile[j, i] >= edge
+            else:
+                step = steps[left + j]
+                for i in range(size):
+                    value = tile[j, i]
+                    below = shift
+                    highest = shift + last
+                    if step > 0.0:
+                        guess = int((value - edges[left + j, shift]) / step) + shift
+                        below = min(max(guess - 1, below), highest)
+                        highest = max(min(guess + 1, highest), below)
+                    while below < highest:
+                        middle = (below + highest + 1) >> 1
+                        if value < edges[left + j, middle]:
+                            highest = middle - 1
+                        else:
+                            below = middle
+                    place[i] = below
+            out = codes[left + j, start + begin : start + begin + size]
+            for i in range(size):
+                out[i] = place[i] if (tile[j, i] != 0.0) | (not zero) else 0
 
 
 @jit
@@ -79,7 +120,7 @@ def digitize_block(block, edges, steps, zero, codes, start):
 
     Parameters
     ----------
-    block : (rows, d) float32 or float64
+    block : (rows, d) float32 or float64, C-ordered
     edges : (d, n_bins + 1) float64, not decreasing along a row
         The first and last edge of a column are at or beyond its minimum and maximum.
     steps : (d,) float64
@@ -93,56 +134,30 @@ def digitize_block(block, edges, steps, zero, codes, start):
     start : int
     """
     rows, d = block.shape
+    distance = codes.strides[0]
     shift = 1 if zero else 0
-    last = edges.shape[1] - 2 - shift
-    most = float(last)
-    tile = np.empty((_TILE_COLUMNS, _TILE_ROWS), dtype=np.float64)
+    most = float(edges.shape[1] - 2 - shift)
+    tile = np.empty((SQUARE, _TILE_ROWS), dtype=np.float64)
     place = np.empty(_TILE_ROWS, dtype=np.int64)
-    for first in range(0, rows, _TILE_ROWS):
-        size = min(_TILE_ROWS, rows - first)
-        for left in range(0, d, _TILE_COLUMNS):
-            width = min(_TILE_COLUMNS, d - left)
-            for i in range(size):
-                for j in range(width):
-                    tile[j, i] = block[first + i, left + j]
-            for j in range(width):
-                out = codes[left + j, start + first : start + first + size]
-                step = steps[left + j]
-                if step > 0.0:
-                    low = edges[left + j, shift]
-                    slope = 1.0 / step
-                    for i in range(size):
-                        value = tile[j, i]
-                        code = np.floor((value - low) * slope)
-                        code = code if code < most else most
-                        code = code - 1.0 if value < code * step + low else code
-                        above = code + 1.0
-                        code = above if (above <= most) & (value >= above * step + low) else code
-                        # None is below the first edge, unless a mapped file changed since it was looked at.
-                        code = code if code > 0.0 else 0.0
-                        code = (code + 1.0 if value != 0.0 else 0.0) if zero else code
-                        out[i] = np.uint16(np.int32(code))
-                elif last < _FEW_BINS:
-                    for i in range(size):
-                        place[i] = shift
-                    for k in range(shift + 1, shift + last + 1):
-                        edge = edges[left + j, k]
-                        for i in range(size):
-                            place[i] += tile[j, i] >= edge
-                    for i in range(size):
-                        out[i] = place[i] if (tile[j, i] != 0.0) | (not zero) else 0
-                else:
-                    for i in range(size):
-                        value = tile[j, i]
-                        below = shift
-                        above_last = shift + last
-                        while below < above_last:
-                            middle = (below + above_last + 1) >> 1
-                            if value < edges[left + j, middle]:
-                                above_last = middle - 1
-                            else:
-                                below = middle
-                        out[i] = below if value != 0.0 or not zero else 0
+    low = np.empty(SQUARE, dtype=np.float64)
+    slope = np.empty(SQUARE, dtype=np.float64)
+    step = np.empty(SQUARE, dtype=np.float64)
+    whole = rows // SQUARE * SQUARE
+    for left in range(0, d, SQUARE):
+        width = min(SQUARE, d - left)
+        even = width == SQUARE and codes.itemsize == 1 and codes.strides[1] == 1
+        for j in range(width):
+            low[j] = edges[left + j, shift]
+            step[j] = steps[left + j]
+            slope[j] = 1.0 / step[j] if step[j] > 0.0 else 0.0
+            even &= step[j] > 0.0
+        first = 0
+        if even:
+            for i in range(0, whole, SQUARE):
+                target = left * distance + start + i
+                code_square(block, i * d + left, d, low, step, slope, most, zero, codes, target, distance)
+            first = whole
+        _digitize_columns(block, first, left, width, edges, steps, zero, codes, start, tile, place)
 
 
 @jit

@@ -125,8 +125,7 @@ def _pairwise(
         def evaluate(tile: Tile) -> tuple[Tile, Float64]:
             return tile, estimator.values(estimator.summarize(count(tile)))
 
-        workers = min(plan.n_jobs, -(-len(pairs) // (plan.tile[0] * plan.tile[1])))
-        for tile, values in ordered_map(evaluate, pairs.tiles(*plan.tile), workers):
+        for tile, values in ordered_map(evaluate, pairs.tiles(*plan.tile), min(plan.n_jobs, len(pairs))):
             pairs.put(out, tile, values)
     return out
 

@@ -19,9 +19,10 @@ _MOST_ROWS = 32768
 _SORT_BYTES = 256 * 2**20
 # Tables of a tile that are incremented stay in L2.
 _TABLE_BYTES = 2**20
-# Columns of a tile whose planes are made; a column's planes are made anew for each tile.
-_TILE_COLUMNS = 64
-_TILE_PAIRS = 1024
+# Pairs of a tile whose columns' planes are made, and columns of each side: they are made anew for each tile,
+# and those of all its columns stay in L3.
+_TILE_PAIRS = 512
+_MOST_COLUMNS = 128
 # Samples of a column that are read from a file of codes at a time.
 _STRETCH = 2**18
 _LEAST_STRETCH = 4096
@@ -99,12 +100,17 @@ class _Costs:
         return rows * self.block_row + _RANGE_BYTES * self.width
 
 
-def _first_tile(n_samples: int, n_bins: int, n_x: int, n_y: int, n_jobs: int) -> tuple[int, int]:
+def _first_tile(
+    n_samples: int, n_bins: int, n_x: int, n_y: int, n_pairs: int, n_jobs: int
+) -> tuple[int, int]:
     """Tile where memory does not matter: planes of all its columns in L2 and L3, or its tables in L2."""
     if uses_planes(n_samples, n_bins, n_bins):
-        # Enough tiles for all threads to end together.
-        share = isqrt(max(1, n_x * n_y // (8 * n_jobs))) if n_jobs > 1 else _TILE_PAIRS
-        side = max(8, min(_TILE_COLUMNS // 2, share))
+        # As many columns as bring enough pairs, where few of all are wanted.
+        side = min(_MOST_COLUMNS, isqrt(_TILE_PAIRS * n_x * n_y // n_pairs))
+        if n_jobs > 1:
+            # Enough tiles for all threads to end together.
+            side = min(side, isqrt(n_x * n_y // (8 * n_jobs)))
+        side = max(8, side)
     else:
         side = max(1, isqrt(tables_per_group(n_samples, n_bins * n_bins)))
     columns = min(n_y, side)
@@ -186,6 +192,6 @@ def plan_work(
         room = min(_WRITE_BYTES, spare - jobs * costs.reading(rows))
         together = written_rows(width, costs.code, n, room)
     sides = matrices[0].n_features, matrices[-1].n_features
-    tile = _first_tile(n, n_bins, min(sides[0], n_pairs), min(sides[1], n_pairs), jobs)
+    tile = _first_tile(n, n_bins, min(sides[0], n_pairs), min(sides[1], n_pairs), n_pairs, jobs)
     tile, stretch = _fit_tile(costs, tile, None if cached else min(n, _STRETCH), share)
     return Plan(jobs, rows, sort_columns, tile, cached, together, stretch or n, fixed)
