@@ -5,8 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO_OUT ?= qixai-demo
 TEST_WORKERS ?= 2
-# What make bench hands to pytest, as in BENCH="-k ksg" or BENCH=--large.
-BENCH ?=
+# What make bench hands to pytest, as in BENCH=benchmarks/test_ksg.py or BENCH="benchmarks --large".
+BENCH ?= benchmarks
 RUN := .benchmarks/run.json
 NPEET := git+https://github.com/gregversteeg/NPEET@8b0d9485423f74e5eb199324cf362765596538d3
 INPUTS := pyproject.toml setup.py constraints.txt
@@ -41,7 +41,7 @@ $(VENV)/.bench: $(VENV)/.dev
 
 bench: $(VENV)/.bench
 	@mkdir -p .benchmarks && rm -f $(RUN)
-	$(BIN)/python -m pytest benchmarks --benchmark-json=$(RUN) $(BENCH); status=$$?; \
+	$(BIN)/python -m pytest $(BENCH) --benchmark-json=$(RUN); status=$$?; \
 	  $(BIN)/python -m benchmarks.tables $(RUN) && exit $$status
 	$(BIN)/python -m benchmarks.accuracy
 	$(BIN)/python -m benchmarks.tables
