@@ -82,7 +82,6 @@ def test_vectors(race, size, rng, n, d_x, d_y):
             "scipy cKDTree": lambda: tree_ksg(x, y),
             "NPEET": (lambda: npeet(x, y)) if _npeet and n <= 10_000 else None,
         },
-        least={"scipy cKDTree": 8},
         rounds=3,
     )
     check(results)
@@ -100,7 +99,6 @@ def test_conditional(race, size, rng, n, d_z):
             "NPEET": (lambda: npeet(x, y, z)) if _npeet else None,
             "ennemi": (lambda: ennemi_conditional(x, y, z)) if _ennemi else None,
         },
-        least={"scipy cKDTree": 8},
         rounds=3,
     )
     check(results)
