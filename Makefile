@@ -5,14 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO_OUT ?= qixai-demo
 TEST_WORKERS ?= 2
-# What make bench hands to pytest, as in BENCH=benchmarks/test_ksg.py or BENCH="benchmarks --large".
+# What make bench-speed hands to pytest, as in BENCH=benchmarks/test_ksg.py or BENCH="benchmarks --large".
 BENCH ?= benchmarks
 RUN := .benchmarks/run.json
 NPEET := git+https://github.com/gregversteeg/NPEET@8b0d9485423f74e5eb199324cf362765596538d3
 INPUTS := pyproject.toml setup.py constraints.txt
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test bench bench-quick lint clean
+.PHONY: demo test bench bench-accuracy bench-speed bench-quick lint clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -39,10 +39,14 @@ $(VENV)/.bench: $(VENV)/.dev
 	-$(BIN)/python -c "import npeet" 2>/dev/null || $(PIP_INSTALL) $(NPEET)
 	@touch $@
 
-bench: $(VENV)/.bench
+bench: bench-accuracy bench-speed
+
+bench-speed: $(VENV)/.bench
 	@mkdir -p .benchmarks && rm -f $(RUN)
 	$(BIN)/python -m pytest $(BENCH) --benchmark-json=$(RUN); status=$$?; \
 	  $(BIN)/python -m benchmarks.tables $(RUN) && exit $$status
+
+bench-accuracy: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.accuracy
 	$(BIN)/python -m benchmarks.tables
 
