@@ -56,6 +56,15 @@ def test_ties_within_the_noise():
     same("mutual_info_regression", X, rng.randint(0, 3, n), random_state=3)
 
 
+def test_constants_that_are_not_exact():
+    # The deviation of a constant 0.1 is rounding: columns count it as 0, a target is divided by it.
+    constant = np.full(50, 0.1)
+    assert 0 < constant.std() < 1e-15
+    X = np.column_stack([constant, np.random.RandomState(0).standard_normal(50)])
+    same("mutual_info_regression", X, constant, random_state=0)
+    same("mutual_info_classif", X, np.arange(50) % 2, random_state=0)
+
+
 def test_float32_target_has_ties_that_count():
     # scikit-learn adds noise to a float32 target in float32, where it vanishes.
     rng = np.random.RandomState(0)
