@@ -12,6 +12,7 @@ import numpy as np
 def _calls() -> dict[str, Callable[[], Any]]:
     """One small call for each public function with a kernel behind it."""
     import qixai_fast as qf
+    from qixai_fast.compat import sklearn as drop_ins
 
     rng = np.random.default_rng(0)
     X = rng.normal(size=(64, 4))
@@ -34,6 +35,10 @@ def _calls() -> dict[str, Callable[[], Any]]:
         "mutual_info_ksg, vectors, KSG-2": lambda: qf.mutual_info_ksg(X[:, :2], X[:, 2:], algorithm=2),
         "conditional_mutual_info_ksg": lambda: qf.conditional_mutual_info_ksg(X[:, 0], X[:, 1], X[:, 2]),
         "mutual_info_mixed": lambda: qf.mutual_info_mixed(X, labels),
+        "drop-ins, mutual_info_classif": lambda: drop_ins.mutual_info_classif(X, labels, random_state=0),
+        "drop-ins, adjusted_mutual_info_score": lambda: drop_ins.adjusted_mutual_info_score(
+            labels, labels[::-1] + rectified[:, 0].round()
+        ),
         "riemann_accumulate": lambda: qf.riemann_accumulate(X[None], np.ones(1)),
     }
 
