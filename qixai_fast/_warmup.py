@@ -17,6 +17,7 @@ def _calls() -> dict[str, Callable[[], Any]]:
     rng = np.random.default_rng(0)
     X = rng.normal(size=(64, 4))
     rectified = np.maximum(X, 0)
+    many = rng.normal(size=(4096, 16))
     labels = np.arange(64) % 2
     return {
         "pca": lambda: qf.pca(X, 2),
@@ -27,6 +28,8 @@ def _calls() -> dict[str, Callable[[], Any]]:
         "linear_cka_test": lambda: qf.linear_cka_test(X.T, X.T, n_permutations=9, random_state=0),
         "von_neumann_entropy": lambda: qf.von_neumann_entropy(X),
         "mutual_info_binned": lambda: qf.pairwise_mutual_info_binned(X),
+        "mutual_info_binned, many samples": lambda: qf.pairwise_mutual_info_binned(many),
+        "digitize, float32": lambda: qf.digitize(many.astype(np.float32)),
         "mutual_info_test": lambda: qf.mutual_info_test(X, n_permutations=19, random_state=0),
         "mutual_info_ksg, KSG-1": lambda: qf.pairwise_mutual_info_ksg(X),
         "mutual_info_ksg, KSG-2": lambda: qf.mutual_info_ksg(X[:, 0], X[:, 1], algorithm=2),

@@ -23,6 +23,8 @@ MAX_SAMPLES = 2**31 - 1
 
 # Edges at least so many units in the last place apart: rounding moves a value by less than one bin.
 _APART = 8
+# Columns of a feature-major file that are read before their pages are let go.
+_MAPPED_COLUMNS = 4
 
 
 def code_dtype(n_bins: int) -> np.dtype[Any]:
@@ -96,9 +98,20 @@ def read_block(matrix: Matrix, start: int, stop: int) -> Array:
 
     Pages of a mapped file are let go once they are copied.
     """
-    view = matrix.data[start:stop]
-    copied = np.array(view, dtype=block_dtype(matrix), order="C")
-    release_pages(view)
+    return _read(matrix, start, stop, slice(0, matrix.n_features))
+
+
+def _read(matrix: Matrix, start: int, stop: int, columns: slice) -> Array:
+    view = matrix.data[start:stop, columns]
+    if not (isinstance(view, np.memmap) and matrix.data.flags.f_contiguous and view.shape[1] > 1):
+        copied = np.array(view, dtype=block_dtype(matrix), order="C")
+        release_pages(matrix.data[start:stop])
+        return copied
+    # A feature-major file: every column lies elsewhere in it, and the kernel may map megabytes around each.
+    copied = np.empty(view.shape, dtype=block_dtype(matrix))
+    for left in range(0, view.shape[1], _MAPPED_COLUMNS):
+        copied[:, left : left + _MAPPED_COLUMNS] = view[:, left : left + _MAPPED_COLUMNS]
+        release_pages(matrix.data)
     return copied
 
 
@@ -171,9 +184,7 @@ def uniform_bins(matrix: Matrix, n_bins: int, *, zero: bool = False, rows: int, 
 def _gather(matrix: Matrix, columns: slice, rows: int, out: Array) -> None:
     """Copy columns into the rows of ``out``, checking that they are finite."""
     for start, stop in row_blocks(matrix.n_samples, rows):
-        view = matrix.data[start:stop]
-        part = np.array(view[:, columns], dtype=out.dtype, order="C")
-        release_pages(view)
+        part = _read(matrix, start, stop, columns)
         with np.errstate(over="ignore", invalid="ignore"):
             finite = np.isfinite(part.sum(dtype=np.float64))
         if not finite:

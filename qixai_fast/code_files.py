@@ -27,6 +27,17 @@ def disk_error(error: OSError, place: str, size: int, mend: str) -> OSError:
     )
 
 
+def _take_space(file: int, size: int) -> None:
+    """Take space on the disk before the work begins, where the file system can."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(file, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+            raise
+
+
 def _write_at(file: int, data: memoryview, offset: int) -> None:
     while len(data):
         written = os.pwrite(file, data, offset)
@@ -61,8 +72,7 @@ def write_codes(
     """
     n, d = matrix.n_samples, matrix.n_features
     dtype = code_dtype(bins.n_bins)
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(file, 0, offset + n * d * dtype.itemsize)
+    _take_space(file, offset + n * d * dtype.itemsize)
     codes: Codes = np.empty((d, together), dtype=dtype)
     for start, stop in row_blocks(n, together):
         encode_rows(matrix, bins, codes, start, stop, rows=rows, n_jobs=n_jobs)

@@ -177,6 +177,17 @@ def test_a_failed_file_leaves_nothing(tmp_path, monkeypatch):
     assert path.read_text() == "old"
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_feature_major_files(tmp_path, strategy):
+    X = relu(500, 11).astype(np.float32)
+    np.save(tmp_path / "x.npy", np.asfortranarray(X))
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    assert mapped.flags.f_contiguous
+    found, expected = (digitize(array, strategy=strategy) for array in (mapped, X))
+    assert np.array_equal(found.codes, expected.codes)
+    assert np.array_equal(found.edges, expected.edges)
+
+
 def test_torch_in_torch_out():
     torch = pytest.importorskip("torch")
     X = torch.from_numpy(relu(50, 3)).to(torch.bfloat16)
