@@ -349,12 +349,12 @@ touches_left = _reaches(-1, closed=True)
 
 def _buckets(builder, values, scheme):
     """The buckets of eight values; ``kernels.axis_cpu.bucket`` is the same for one. NaN has one, too."""
-    centre, spread, last = scheme
+    centre, inverse, last = scheme
     offset = builder.fsub(values, _splat(builder, centre))
-    reach = builder.fptrunc(builder.fadd(_abs(builder, offset), _splat(builder, spread)), _SINGLES)
-    spread = _splat(builder, builder.fptrunc(spread, _F32), _SINGLES)
+    one = ir.Constant(_FLOATS, [ir.Constant(_F64, 1.0)] * LANES)
+    reach = builder.fadd(builder.fmul(_abs(builder, offset), _splat(builder, inverse)), one)
     most = _splat(builder, builder.sitofp(last, _F32), _SINGLES)
-    inward = builder.fmul(most, builder.fdiv(spread, reach))
+    inward = builder.fdiv(most, builder.fptrunc(reach, _SINGLES))
     inward = builder.select(_less(builder, inward, most), inward, most)
     last = _splat(builder, builder.trunc(last, _I32), _SHORTS)
     steps = builder.sub(last, builder.fptosi(inward, _SHORTS))

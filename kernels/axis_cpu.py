@@ -24,12 +24,12 @@ BUCKETS = 0.5
 class Scheme(NamedTuple):
     """Which bucket a value is in.
 
-    With ``inward = last * (spread / (|v - centre| + spread))``, in float32 and rounded down: bucket ``last +
-    (last - inward)`` from the centre up, and ``last - (last - inward)`` below it.
+    With ``inward = last / (|v - centre| * inverse + 1)``, in float32 and rounded down: bucket
+    ``last + (last - inward)`` from the centre up, and ``last - (last - inward)`` below it.
     """
 
     centre: float
-    spread: float
+    inverse: float
     last: int
 
 
@@ -64,8 +64,9 @@ def make_axis(padded):
     spread = 0.0
     # The interquartile range; with many ties, the next wider range that is not zero.
     for cut in (n // 4, n // 16, n // 64, 0):
-        spread = spread or min(float(values[n - 1 - cut] - values[cut]), np.finfo(np.float64).max)
-    scheme = Scheme(float(values[n // 2]), spread, int(BUCKETS * n) + 1)
+        spread = spread or float(values[n - 1 - cut] / 2 - values[cut] / 2)
+    inverse = 0.5 / max(spread, float(np.finfo(np.float64).tiny))
+    scheme = Scheme(float(values[n // 2]), inverse, int(BUCKETS * n) + 1)
     table = np.empty(2 * scheme.last + 2, np.int32)
     fill_table(padded, scheme, table)
     return Axis(padded, table, scheme)
@@ -76,9 +77,8 @@ def bucket(value, scheme):
     """The bucket of a value."""
     offset = value - scheme.centre
     most = np.float32(scheme.last)
-    inward = most * (np.float32(scheme.spread) / np.float32(abs(offset) + scheme.spread))
-    # Where both overflow float32, their ratio is NaN.
-    steps = scheme.last - (int(inward) if inward < most else int(most))
+    inward = most / np.float32(abs(offset) * scheme.inverse + 1.0)
+    steps = scheme.last - int(inward)
     return scheme.last - steps if offset < 0.0 else scheme.last + steps
 
 

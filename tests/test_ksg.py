@@ -61,6 +61,7 @@ def awkward_pairs(n):
         "offset": (x + 1e6, y - 1e9),
         "rounded": (np.round(x, 1), np.round(y, 2)),
         "huge": (1e150 * x, 1e300 * y),
+        "denormal": (5e-320 * x, y),
     }
 
 

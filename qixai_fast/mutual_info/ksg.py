@@ -224,8 +224,9 @@ def mutual_info_ksg(
     else:
         require_budget(budget, vector_bytes(n, first.n_features, second.n_features), work)
     jitter, psi = Jitter(seed, n), digamma_table(n)
-    x_variables = prepare_columns(first, options, jitter)
-    y_variables = prepare_columns(second, options, jitter)
+    scalars = first.n_features == second.n_features == 1
+    x_variables = prepare_columns(first, options, jitter, axis=scalars)
+    y_variables = prepare_columns(second, options, jitter, axis=scalars)
     value = _value(x_variables, y_variables, options, psi, threads)
     extras: list[Any] = []
     if return_local:
@@ -250,9 +251,9 @@ def mutual_info_ksg(
 
 
 def prepare_columns(
-    matrix: Matrix, options: Options, jitter: Jitter, first_dimension: int = 0
+    matrix: Matrix, options: Options, jitter: Jitter, first_dimension: int = 0, axis: bool = False
 ) -> list[Variable]:
-    """All columns of one variable, each with its own jitter."""
+    """All columns of one variable, each with its own jitter; ``axis`` as in :func:`prepare_variable`."""
     return [
         options.prepare(
             read_columns(matrix, [column])[0],
@@ -260,6 +261,7 @@ def prepare_columns(
             matrix.dtype,
             jitter,
             first_dimension + column,
+            axis,
         )
         for column in range(matrix.n_features)
     ]

@@ -41,7 +41,13 @@ class Options:
     seed: int
 
     def prepare(
-        self, values: Float64, name: str, dtype: np.dtype[Any], jitter: Jitter, dimension: int = 0
+        self,
+        values: Float64,
+        name: str,
+        dtype: np.dtype[Any],
+        jitter: Jitter,
+        dimension: int = 0,
+        axis: bool = True,
     ) -> Variable:
         return prepare_variable(
             values,
@@ -52,6 +58,7 @@ class Options:
             atoms=self.atoms,
             jitter=jitter,
             dimension=dimension,
+            axis=axis,
         )
 
 

@@ -37,7 +37,7 @@ class View:
     order : (m,) int32
         The continuous samples, ascending in value.
     axis : Axis or None
-        Their values, sorted; None where there are not two different ones.
+        Their values, sorted, for pairs of scalars; None where there are not two different ones.
     rank : (n,) int32 or None
         Place of each sample in ``order``, where all are continuous.
     """
@@ -48,7 +48,10 @@ class View:
     rank: Int32 | None = None
 
     @classmethod
-    def of(cls, values: Float64, order: Int32) -> View:
+    def of(cls, values: Float64, order: Int32, *, axis: bool) -> View:
+        """A view, with its axis and ranks where wanted."""
+        if not axis:
+            return cls(values, order)
         padded = np.empty(len(order) + 2 * PAD)
         np.take(values, order, out=padded[PAD : PAD + len(order)])
         if len(order) < 2 or padded[PAD] == padded[PAD + len(order) - 1]:
@@ -175,6 +178,7 @@ def prepare_variable(
     atoms: str,
     jitter: Jitter,
     dimension: int = 0,
+    axis: bool = True,
 ) -> Variable:
     """Sort a variable, find its atoms and lattice, scale it.
 
@@ -191,9 +195,11 @@ def prepare_variable(
     jitter : Jitter
     dimension : int
         Which component of a vector this is.
+    axis : bool
+        Whether views get what pairs of scalars need.
     """
     n = len(values)
-    order = np.argsort(values, kind="stable").astype(np.int32)
+    order = np.argsort(values).astype(np.int32)
     ascending = values[order]
     if ascending[-1] / 2 - ascending[0] / 2 > np.finfo(np.float64).max / 2:
         raise ValueError(f"{name}: its range overflows float64; divide it by a constant first")
@@ -221,13 +227,13 @@ def prepare_variable(
         key = (xxhash.xxh3_64_intdigest(ranks.data), xxhash.xxh3_64_intdigest(values.data))
         del ranks, ascending
         views = tuple(
-            _spread_view(values, codes, lattice, scale, jitter.stream(s, dimension)) for s in (0, 1)
+            _spread_view(values, codes, lattice, scale, jitter.stream(s, dimension), axis) for s in (0, 1)
         )
     else:
         scaled = values.copy()
         if scale == "std":
             scaled /= standard_deviation(values[continuous])
-        views = (View.of(scaled, np.ascontiguousarray(continuous)),)
+        views = (View.of(scaled, np.ascontiguousarray(continuous), axis=axis),)
     return Variable(codes, tuple(float(v) for v in distinct[at]), lattice, tied, views, key)
 
 
@@ -241,11 +247,11 @@ def plain_variable(values: Float64) -> Variable:
     """
     order = np.argsort(values).astype(np.int32)
     codes = np.zeros(len(values), dtype=np.int32)
-    return Variable(codes, (), None, 0.0, (View.of(values, order),), (0, 0))
+    return Variable(codes, (), None, 0.0, (View.of(values, order, axis=True),), (0, 0))
 
 
 def _spread_view(
-    values: Float64, codes: Int32, lattice: Lattice, scale: str | None, uniform: Float64
+    values: Float64, codes: Int32, lattice: Lattice, scale: str | None, uniform: Float64, axis: bool
 ) -> View:
     """The variable with its continuous part spread within its lattice cells."""
     members = np.flatnonzero(codes == 0).astype(np.int32)
@@ -254,7 +260,7 @@ def _spread_view(
         spread /= standard_deviation(spread)
     placed = values.copy()
     placed[members] = spread
-    return View.of(placed, members[np.argsort(spread, kind="stable")])
+    return View.of(placed, members[np.argsort(spread)], axis=axis)
 
 
 def check_matrix_finite(matrix: Matrix) -> None:
