@@ -1,21 +1,16 @@
 """Eight floats side by side as one value: a SIMD register, or a few, whatever the processor has.
 
 numba does not vectorise loops over eight local values with minima and maxima in them; these functions
-write the vector instructions themselves. LLVM cuts them to the registers there are (one of AVX-512, two
-of AVX2, four of SSE2 or NEON), and the values are the same on all. Sets of lanes are integers, one bit each.
+write the vector instructions themselves. Sets of lanes are integers, one bit each.
 """
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.core.datamodel import PrimitiveModel
 from numba.extending import intrinsic, register_model
 
-WIDTH = 8
-
-_I32 = ir.IntType(32)
-_FLOATS = ir.VectorType(ir.DoubleType(), WIDTH)
-_PLACES = ir.VectorType(_I32, WIDTH)
+from . import _emit
+from ._emit import FLOATS, I8, I32, I64, LANES, SHORTS
 
 
 class Vector(types.Type):
@@ -31,39 +26,16 @@ VECTOR = Vector()
 @register_model(Vector)
 class _VectorModel(PrimitiveModel):
     def __init__(self, manager, kind):
-        super().__init__(manager, kind, _FLOATS)
-
-
-def _first(builder, value):
-    return builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), value, ir.Constant(_I32, 0))
-
-
-def _splat(builder, value):
-    lanes = _first(builder, value)
-    return builder.shuffle_vector(lanes, lanes, ir.Constant(_PLACES, [0] * WIDTH))
-
-
-def _magnitude(builder, lanes):
-    kind = ir.FunctionType(_FLOATS, [_FLOATS])
-    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fabs.v{WIDTH}f64")
-    return builder.call(function, [lanes])
-
-
-def _larger(builder, a, b):
-    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
-
-
-def _smaller(builder, a, b):
-    return builder.select(builder.fcmp_ordered("<", a, b), a, b)
+        super().__init__(manager, kind, FLOATS)
 
 
 def _bits(builder, flags):
-    return builder.zext(builder.bitcast(flags, ir.IntType(WIDTH)), ir.IntType(64))
+    return builder.zext(_emit.packed(builder, flags), I64)
 
 
 def _address(context, builder, kind, array, index):
     data = context.make_array(kind)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [index]), _FLOATS.as_pointer())
+    return builder.bitcast(builder.gep(data, [index]), FLOATS.as_pointer())
 
 
 @intrinsic
@@ -92,7 +64,7 @@ def splat(typing, value):
     """The same value in all lanes."""
 
     def generate(context, builder, signature, args):
-        return _splat(builder, args[0])
+        return _emit.splat(builder, args[0])
 
     return VECTOR(types.float64), generate
 
@@ -102,7 +74,7 @@ def last(typing, vector):
     """The value in the last lane."""
 
     def generate(context, builder, signature, args):
-        return builder.extract_element(args[0], ir.Constant(_I32, WIDTH - 1))
+        return builder.extract_element(args[0], ir.Constant(I32, LANES - 1))
 
     return types.float64(VECTOR), generate
 
@@ -112,7 +84,7 @@ def larger(typing, a, b):
     """The larger value of each lane."""
 
     def generate(context, builder, signature, args):
-        return _larger(builder, *args)
+        return _emit.larger(builder, *args)
 
     return VECTOR(VECTOR, VECTOR), generate
 
@@ -123,7 +95,9 @@ def apart(typing, distance, points, value):
 
     def generate(context, builder, signature, args):
         distance, points, value = args
-        return _larger(builder, _magnitude(builder, builder.fsub(points, _splat(builder, value))), distance)
+        return _emit.larger(
+            builder, _emit.magnitude(builder, builder.fsub(points, _emit.splat(builder, value))), distance
+        )
 
     return VECTOR(VECTOR, VECTOR, types.float64), generate
 
@@ -134,9 +108,9 @@ def nearest_corner(typing, distance, value, low, high):
 
     def generate(context, builder, signature, args):
         distance, value, low, high = args
-        value = _splat(builder, value)
-        gap = _larger(builder, builder.fsub(low, value), builder.fsub(value, high))
-        return _larger(builder, gap, distance)
+        value = _emit.splat(builder, value)
+        gap = _emit.larger(builder, builder.fsub(low, value), builder.fsub(value, high))
+        return _emit.larger(builder, gap, distance)
 
     return VECTOR(VECTOR, types.float64, VECTOR, VECTOR), generate
 
@@ -147,9 +121,9 @@ def farthest_corner(typing, distance, value, low, high):
 
     def generate(context, builder, signature, args):
         distance, value, low, high = args
-        value = _splat(builder, value)
-        reach = _larger(builder, builder.fsub(value, low), builder.fsub(high, value))
-        return _larger(builder, reach, distance)
+        value = _emit.splat(builder, value)
+        reach = _emit.larger(builder, builder.fsub(value, low), builder.fsub(high, value))
+        return _emit.larger(builder, reach, distance)
 
     return VECTOR(VECTOR, types.float64, VECTOR, VECTOR), generate
 
@@ -179,9 +153,7 @@ def keep(typing, lanes, vector, otherwise):
     """The vector in the given lanes, another one in all others."""
 
     def generate(context, builder, signature, args):
-        flags = builder.bitcast(
-            builder.trunc(args[0], ir.IntType(WIDTH)), ir.VectorType(ir.IntType(1), WIDTH)
-        )
+        flags = builder.bitcast(builder.trunc(args[0], I8), ir.VectorType(ir.IntType(1), LANES))
         return builder.select(flags, args[1], args[2])
 
     return VECTOR(types.int64, VECTOR, VECTOR), generate
@@ -193,9 +165,9 @@ def insert(typing, ascending, before, value):
 
     def generate(context, builder, signature, args):
         ascending, before, value = args
-        places = ir.Constant(_PLACES, [WIDTH, *range(WIDTH - 1)])
-        shifted = builder.shuffle_vector(ascending, _first(builder, before), places)
-        return _smaller(builder, ascending, _larger(builder, shifted, _splat(builder, value)))
+        places = ir.Constant(SHORTS, [LANES, *range(LANES - 1)])
+        shifted = builder.shuffle_vector(ascending, _emit.first_lane(builder, before), places)
+        return _emit.smaller(builder, ascending, _emit.larger(builder, shifted, _emit.splat(builder, value)))
 
     return VECTOR(VECTOR, types.float64, types.float64), generate
 

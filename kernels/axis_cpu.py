@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ._emit import LANES
 from ._jit import jit, jit_inlined
-from ._lanes import LANES, bits_of, count_window, from_bits
+from ._windows import bits_of, from_bits
 
 PAD = LANES
 # Buckets on either side of the centre, a value.
@@ -127,17 +128,6 @@ def count_by_bisection(values, n, table, scheme, centre, radius):
     below, above = bucket(centre - radius, scheme), bucket(centre + radius, scheme)
     begin = _bisect(values, n, table, below, centre, radius, -1)
     return _bisect(values, n, table, above, centre, radius, 1) - begin - 1
-
-
-@jit
-def count_nearer_than(values, n, table, scheme, centre, radius):
-    """How many other values are nearer than a radius to one of them.
-
-    ``values`` and ``table`` are pointers to the arrays of an :class:`Axis`, n the number of its values.
-    """
-    below, above = bucket(centre - radius, scheme), bucket(centre + radius, scheme)
-    count = count_window(values, table, below, above, centre, radius)
-    return count if count >= 0 else count_by_bisection(values, n, table, scheme, centre, radius)
 
 
 @jit

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ._jit import jit, jit_inlined
-from ._lanes import pointer
+from ._windows import pointer
 from .axis_cpu import PAD
 
 # Values that a border is walked past before the rest of the way is bisected.

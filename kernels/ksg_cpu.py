@@ -9,12 +9,10 @@ query's y, which only moves up. So every lane sees all points that can be its ne
 
 import numpy as np
 
+from ._emit import LANES
 from ._jit import jit
 from ._lanes import (
-    LANES,
     begin_block,
-    count_lanes,
-    pointer,
     reaches_left,
     reaches_right,
     sweep_down,
@@ -24,6 +22,7 @@ from ._lanes import (
     widen_down,
     widen_up,
 )
+from ._windows import count_lanes, pointer
 from .axis_cpu import PAD, count_by_bisection, just_above
 
 # y ranks worked through in all strips before the next: what the cursors and counts touch stays in cache.

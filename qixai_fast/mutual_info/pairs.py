@@ -9,7 +9,8 @@ import numpy as np
 
 from .._validate import Float64
 from ..kernels import cells_cpu, ksg_cpu
-from ..kernels._lanes import LANES, REGISTERS
+from ..kernels._emit import LANES
+from ..kernels._lanes import REGISTERS
 from ..kernels.axis_cpu import PAD, Axis, make_axis, pad_in_place
 from .variables import Int32, Variable, View, choose_views
 
