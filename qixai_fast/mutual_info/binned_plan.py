@@ -109,7 +109,7 @@ def _first_tile(
         side = min(_MOST_COLUMNS, isqrt(_TILE_PAIRS * n_x * n_y // n_pairs))
         if n_jobs > 1:
             # Enough tiles for all threads to end together.
-            side = min(side, isqrt(n_x * n_y // (8 * n_jobs)))
+            side = min(side, isqrt(n_x * n_y // (4 * n_jobs)))
         side = max(8, side)
     else:
         side = max(1, isqrt(tables_per_group(n_samples, n_bins * n_bins)))
