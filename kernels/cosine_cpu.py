@@ -1,8 +1,10 @@
-"""Unit vectors, and a running top-k over blocks of similarities."""
+"""Unit vectors, clipping, and a running top-k over blocks of similarities."""
 
 import numpy as np
 
-from ._jit import jit, jit_reordering
+from ._bits import lowest_one
+from ._jit import jit, jit_inlined, jit_reordering
+from ._scan import WIDTH, above
 
 # Squares of values whose sum lies between these neither overflow nor lose digits to underflow,
 # even after a common value has been taken away.
@@ -47,35 +49,84 @@ def _sum_of_squares(row):
     return total
 
 
+@jit_reordering
+def _widen(row, wide):
+    """Copy a row to float64; return its sum of squares."""
+    total = 0.0
+    for j in range(row.shape[0]):
+        value = np.float64(row[j])
+        wide[j] = value
+        total += value * value
+    return total
+
+
 @jit
-def normalise_rows(block, center, is_zero):
-    """Scale every row to unit norm, in place; a row with no direction becomes zeros.
+def unit_rows(rows, center, target, is_zero):
+    """Write rows scaled to unit norm, which is taken in float64; a row with no direction becomes zeros.
 
     Parameters
     ----------
-    block : ndarray of shape (r, d), float64, C-contiguous, finite
-        Overwritten.
+    rows : ndarray of shape (r, d), float32 or float64, C-contiguous
     center : bool
         Take each row's own mean away first. It is taken about the row's first value, so that a
         constant row becomes exactly zero.
+    target : ndarray of shape (r, d), float32 or float64, C-contiguous
     is_zero : ndarray of shape (r,), bool
         Written: whether the row is zero (or constant, where centred).
+
+    Returns
+    -------
+    int
+        The first row with a value that is NaN or infinite, where the work stops; -1 where there is none.
     """
-    d = block.shape[1]
-    for i in range(block.shape[0]):
-        row = block[i]
-        squares = _sum_of_squares(row)
+    d = rows.shape[1]
+    wide = np.empty(d)
+    for i in range(rows.shape[0]):
+        squares = _widen(rows[i], wide)
         if not (_SMALLEST_SAFE < squares < _LARGEST_SAFE):
-            _divide_by_largest(row)
-            squares = _sum_of_squares(row)
+            _divide_by_largest(wide)
+            squares = _sum_of_squares(wide)
+            if not np.isfinite(squares):
+                return i
         if center and squares > 0.0:
-            _subtract(row, row[0])
-            _subtract(row, _sum(row) / d)
-            squares = _sum_of_squares(row)
+            _subtract(wide, wide[0])
+            _subtract(wide, _sum(wide) / d)
+            squares = _sum_of_squares(wide)
         is_zero[i] = squares == 0.0
         inverse = 1.0 / np.sqrt(squares) if squares > 0.0 else 0.0
         for j in range(d):
-            row[j] *= inverse
+            target[i, j] = wide[j] * inverse
+    return -1
+
+
+@jit
+def clip_block(values, first_row, last_row, first_column, last_column):
+    """Bring a block of a C-contiguous float array to [-1, 1], in place.
+
+    Rounding puts few values beyond, so that looking for them is nearly all there is to do.
+    """
+    one = values.dtype.type(1)
+    for i in range(first_row, last_row):
+        row = values[i, first_column:last_column]
+        beyond = 0
+        for j in range(row.shape[0]):
+            beyond += abs(row[j]) > one
+        if beyond > 0:
+            for j in range(row.shape[0]):
+                row[j] = min(max(row[j], -one), one)
+
+
+@jit_inlined
+def _take_in(values, indices, score, index, tolerance):
+    """Sort a score above the last into the best so far; the last falls out. Returns the next bar."""
+    place = values.shape[0] - 1
+    while place > 0 and values[place - 1] + tolerance < score:
+        values[place] = values[place - 1]
+        indices[place] = indices[place - 1]
+        place -= 1
+    values[place] = score
+    indices[place] = index
+    return values[-1] + tolerance
 
 
 @jit
@@ -86,9 +137,11 @@ def update_top_k(scores, first_row, first_candidate, skip_self, tolerance, value
     the tolerance, the one of the lowest index is kept and stands first. BLAS rounds the same product
     differently at different places of a block, so that even duplicates agree to its rounding only.
 
+    Most scores are no better than the k-th so far: 64 are compared with it at once.
+
     Parameters
     ----------
-    scores : ndarray of shape (r, m)
+    scores : ndarray of shape (r, m), float, C-contiguous
         Scores of candidates ``first_candidate`` to ``first_candidate + m - 1``.
     first_row : int
         Index of the first row, compared with candidates where ``skip_self``.
@@ -96,21 +149,25 @@ def update_top_k(scores, first_row, first_candidate, skip_self, tolerance, value
     skip_self : bool
         Leave out the candidate whose index is the row's own.
     tolerance : float
+        Of the dtype of the scores.
     values, indices : ndarray of shape (r, k), contiguous
         Updated; best first to within the tolerance. Start with -inf and -1.
     """
-    k = values.shape[1]
+    k, m = values.shape[1], scores.shape[1]
+    flat = scores.reshape(-1)
+    whole = m - m % WIDTH
     for i in range(scores.shape[0]):
-        worst = values[i, k - 1]
-        own = first_row + i if skip_self else -1
-        for j in range(scores.shape[1]):
-            score = scores[i, j]
-            if score > worst + tolerance and first_candidate + j != own:
-                place = k - 1
-                while place > 0 and values[i, place - 1] + tolerance < score:
-                    values[i, place] = values[i, place - 1]
-                    indices[i, place] = indices[i, place - 1]
-                    place -= 1
-                values[i, place] = score
-                indices[i, place] = first_candidate + j
-                worst = values[i, k - 1]
+        best, places = values[i], indices[i]
+        bar = best[k - 1] + tolerance
+        own = first_row + i - first_candidate if skip_self else -1
+        for start in range(0, whole, WIDTH):
+            found = above(flat, i * m + start, bar)
+            while found != 0:
+                j = start + lowest_one(found)
+                found &= found - np.uint64(1)
+                # The bar has risen since the comparison.
+                if scores[i, j] > bar and j != own:
+                    bar = _take_in(best, places, scores[i, j], first_candidate + j, tolerance)
+        for j in range(whole, m):
+            if scores[i, j] > bar and j != own:
+                bar = _take_in(best, places, scores[i, j], first_candidate + j, tolerance)

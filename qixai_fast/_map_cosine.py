@@ -1,46 +1,108 @@
-"""Cosine between feature maps, from cross moments: one read, or one for each pair of column tiles."""
+"""Cosine between feature maps, from their cross products: one read, or one for each pair of column tiles."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from ._memory import workers_within
+from ._threads import single_threaded_blas
 from ._validate import Float64, Matrix
 from ._views import columns_of, within_range
-from .statistics import CrossMoments, cross_moments, cross_moments_memory
+from .statistics import leaf_bounds, leaf_shift, reduce_rows
 
 Mask = npt.NDArray[np.bool_]
 
 _MIN_TILE_COLUMNS = 64
 
 
-def cosine_of_moments(moments: CrossMoments, i: int, j: int, *, center: bool) -> tuple[Float64, Mask, Mask]:
-    """Cosine between the columns of inputs ``i`` and ``j`` of cross moments.
+@dataclass(frozen=True)
+class CrossSums:
+    """Partial of :class:`ShiftedCross`: of each side sums and squares, and the products of both."""
+
+    n: int
+    totals: list[Float64]
+    squares: list[Float64]
+    products: Float64
+
+
+@dataclass(frozen=True)
+class ShiftedCross:
+    """Products of the columns of one matrix with another's, or its own, about fixed shifts.
+
+    A :class:`~qixai_fast.statistics.RowStatistic`. Cross moments would hold the products within each
+    matrix as well, where cosines take their squares only.
+
+    Attributes
+    ----------
+    shifts : list of ndarray
+        One for each matrix: one or two.
+    """
+
+    shifts: list[Float64]
+
+    def chunk(self, blocks: Sequence[Float64]) -> CrossSums:
+        """Sums of one leaf; overwrites the blocks."""
+        for block, shift in zip(blocks, self.shifts, strict=True):
+            block -= shift
+        return CrossSums(
+            len(blocks[0]),
+            [block.sum(axis=0) for block in blocks],
+            [np.einsum("ij,ij->j", block, block) for block in blocks],
+            blocks[0].T @ blocks[-1],
+        )
+
+    def combine(self, first: CrossSums, second: CrossSums) -> CrossSums:
+        """Add two partials into the memory of the first."""
+        for held, more in zip(first.totals + first.squares, second.totals + second.squares, strict=True):
+            held += more
+        np.add(first.products, second.products, out=first.products)
+        return CrossSums(first.n + second.n, first.totals, first.squares, first.products)
+
+
+def _finalize(sums: CrossSums, shifts: list[Float64], *, center: bool) -> tuple[Float64, Mask, Mask]:
+    """Turn sums about shifts into cosines; overwrites the products.
 
     Returns
     -------
-    cosine : ndarray of shape (d_i, d_j)
+    cosine : ndarray of shape (d_x, d_y)
         Clipped to [-1, 1]; 0 for columns with no direction.
-    zero_i, zero_j : ndarray of bool
+    zero_x, zero_y : ndarray of bool
         Which columns have none: all zero, or constant where ``center``.
     """
-    cosine = moments.block(i, j).copy() if center else moments.raw_block(i, j)
+    n, cosine = sums.n, sums.products
+    means = [shift + total / n for shift, total in zip(shifts, sums.totals, strict=True)]
     norms = []
-    for which in (i, j):
-        squares = np.diagonal(moments.block(which, which))
+    for total, squares, mean in zip(sums.totals, sums.squares, means, strict=True):
+        centred = np.maximum(squares - total * (total / n), 0.0)
+        norms.append(np.sqrt(centred if center else centred + n * mean**2))
+    zeros = [norm == 0 for norm in norms]
+    inverses = [1.0 / np.where(zero, 1.0, norm) for norm, zero in zip(norms, zeros, strict=True)]
+    for start in range(0, len(cosine), 256):
+        rows = slice(start, start + 256)
+        # Products of two come first: so each step is symmetric to the bit.
+        cosine[rows] -= np.outer(sums.totals[0][rows], sums.totals[-1]) / n
         if not center:
-            squares = squares + moments.n * moments.mean_of(which) ** 2
-        norms.append(np.sqrt(np.maximum(squares, 0.0)))
-    zero_i, zero_j = norms[0] == 0, norms[1] == 0
-    cosine /= np.outer(np.where(zero_i, 1.0, norms[0]), np.where(zero_j, 1.0, norms[1]))
-    cosine[zero_i] = 0.0
-    cosine[:, zero_j] = 0.0
+            cosine[rows] += np.outer(means[0][rows], means[-1]) * n
+        cosine[rows] *= np.outer(inverses[0][rows], inverses[-1])
+    cosine[zeros[0]] = 0.0
+    cosine[:, zeros[-1]] = 0.0
     np.clip(cosine, -1.0, 1.0, out=cosine)
-    return cosine, zero_i, zero_j
+    return cosine, zeros[0], zeros[-1]
+
+
+def _tile(parts: list[Matrix], *, center: bool, n_jobs: int) -> tuple[Float64, Mask, Mask]:
+    """Cosines between the columns of two parts, or of one with themselves."""
+    parts = [within_range(part, n_jobs) for part in parts]
+    bounds = leaf_bounds(parts)[0]
+    shifts = [leaf_shift(part.block(*bounds)) for part in parts]
+    with single_threaded_blas():
+        sums = reduce_rows(ShiftedCross(shifts), parts, n_jobs)
+    return _finalize(sums, shifts, center=center)
 
 
 def _memory(X: Matrix, Y: Matrix, columns: int, same: bool) -> tuple[int, int]:
@@ -49,8 +111,14 @@ def _memory(X: Matrix, Y: Matrix, columns: int, same: bool) -> tuple[int, int]:
     parts = [columns_of(X, 0, width_x)]
     if not (same and columns >= X.n_features):
         parts.append(columns_of(Y, 0, width_y))
-    fixed, per_worker = cross_moments_memory(parts)
-    return fixed + 8 * (3 * width_x * width_y + X.n_features + Y.n_features), per_worker
+    width = sum(part.n_features for part in parts)
+    bounds = leaf_bounds(parts)
+    partial = 8 * (width_x * width_y + 2 * width)
+    # Partials wait at every level of the tree; cosines are finished a few rows at a time.
+    held = (len(bounds).bit_length() + 1) * partial + 3 * 8 * 256 * width_y
+    vectors = 16 * 8 * width + X.n_features + Y.n_features
+    leaf = 8 * width * (bounds[0][1] - bounds[0][0])
+    return held + vectors + 2**16, 2 * leaf + partial + 2**16
 
 
 def cosine_of_maps(
@@ -94,10 +162,7 @@ def cosine_of_maps(
         for first_y in range(first_x if symmetric else 0, Y.n_features, columns):
             part_y = columns_of(Y, first_y, first_y + columns)
             parts = [part_x] if same and first_x == first_y else [part_x, part_y]
-            parts = [within_range(part, workers) for part in parts]
-            moments = cross_moments(parts, n_jobs=workers)
-            tile, of_x, of_y = cosine_of_moments(moments, 0, len(parts) - 1, center=center)
-            del moments
+            tile, of_x, of_y = _tile(parts, center=center, n_jobs=workers)
             zero_x[first_x : first_x + columns] = of_x
             zero_y[first_y : first_y + columns] = of_y
             consume(first_x, first_y, tile)

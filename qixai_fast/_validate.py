@@ -16,6 +16,8 @@ from ._memory import release_pages
 Array = npt.NDArray[Any]
 Float64 = npt.NDArray[np.float64]
 
+PIECE_BYTES = 2**18
+
 
 def check_real(array: Array, name: str) -> None:
     """Raise TypeError unless the dtype is boolean, integer or real floating point."""
@@ -44,7 +46,7 @@ def check_finite(block: Array, name: str, *, first_row: int = 0) -> None:
     place = f"row {first_row + int(bad[0][0])}"
     if block.ndim > 1:
         place += f", column {', '.join(str(int(i)) for i in bad[0][1:])}"
-    raise ValueError(f"{name}: {value} at {place}; remove or impute non-finite values first")
+    raise ValueError(f"{name}: {value} at {place}; remove or impute NaN and infinite values first")
 
 
 def as_index(value: Any) -> int | None:
@@ -74,6 +76,11 @@ def check_choice(value: Any, name: str, choices: Collection[Any]) -> None:
     plain = value is None or isinstance(value, (str, int, float, np.generic))
     if not plain or not any(value == choice for choice in choices):
         raise ValueError(f"{name}: wanted one of {', '.join(repr(c) for c in choices)}, got {value!r}")
+
+
+def piece_rows(n_features: int) -> int:
+    """Rows of float64 that fit the cache next to a processor, at least one."""
+    return max(1, PIECE_BYTES // (8 * n_features))
 
 
 @dataclass(frozen=True)
@@ -116,6 +123,13 @@ class Matrix:
         check_finite(copied, self.name, first_row=start)
         release_pages(view)
         return copied
+
+    def fill(self, target: Array, start: int, stop: int) -> None:
+        """Write rows ``start:stop``, as :meth:`block` reads them, to a float array, a few at a time."""
+        step = piece_rows(self.n_features)
+        for first in range(start, stop, step):
+            last = min(first + step, stop)
+            target[first - start : last - start] = self.block(first, last)
 
 
 def as_matrix(X: Any, name: str = "X", *, min_samples: int = 1, min_features: int = 1) -> Matrix:

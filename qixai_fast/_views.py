@@ -1,4 +1,4 @@
-"""Matrices whose blocks are changed as they are read: scaled, centred, with unit rows.
+"""Matrices whose blocks are changed as they are read: scaled or centred.
 
 Each is a :class:`Matrix`, so that whatever streams a matrix streams these too.
 """
@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
-import numpy.typing as npt
 
 from ._threads import ordered_map
 from ._validate import Float64, Matrix
-from .kernels.cosine_cpu import normalise_rows
 from .statistics import leaf_bounds
 
 # Fourth powers of values between these stay well inside float64.
@@ -66,32 +64,6 @@ class WithSquaredNorm(Affine):
         wider[:, :-1] = rows
         np.einsum("ij,ij->i", rows, rows, out=wider[:, -1])
         return wider
-
-
-@dataclass(frozen=True)
-class UnitRows(Matrix):
-    """A matrix read with every row scaled to unit norm; rows with no direction stay zeros.
-
-    Attributes
-    ----------
-    center : bool
-        Take each row's own mean away first.
-    is_zero : ndarray of shape (n_samples,), bool
-        Filled in as rows are read: which have no direction.
-    """
-
-    center: bool
-    is_zero: npt.NDArray[np.bool_]
-
-    def block(self, start: int, stop: int) -> Float64:
-        rows = super().block(start, stop)
-        normalise_rows(rows, self.center, self.is_zero[start:stop])
-        return rows
-
-
-def unit_rows(matrix: Matrix, *, center: bool = False) -> UnitRows:
-    """View a matrix with unit rows, none of them known to be zero yet."""
-    return UnitRows(matrix.name, matrix.data, matrix.home, center, np.zeros(matrix.n_samples, dtype=bool))
 
 
 def largest_magnitudes(matrix: Matrix, n_jobs: int) -> Float64:

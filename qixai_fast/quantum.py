@@ -19,8 +19,8 @@ from ._device import resolve_device
 from ._memory import parse_memory, workers_within
 from ._products import gram, gram_memory
 from ._threads import resolve_n_jobs, single_threaded_blas
-from ._validate import Float64, Matrix, as_matrix, check_choice, check_same_samples
-from ._views import UnitRows
+from ._unit_rows import UnitRows
+from ._validate import Array, Float64, Matrix, as_matrix, check_choice, check_same_samples
 from .statistics import cross_moments, cross_moments_memory
 
 # A cross-covariance whose norm is below this fraction of the largest it could be is rounding noise.
@@ -305,15 +305,14 @@ def _entropy(probabilities: Float64) -> float:
 class _States(UnitRows):
     """Samples as states; a sample of zeros, which is none, is refused."""
 
-    def block(self, start: int, stop: int) -> Float64:
-        rows = super().block(start, stop)
+    def fill(self, target: Array, start: int, stop: int) -> None:
+        super().fill(target, start, stop)
         zero: npt.NDArray[np.bool_] = self.is_zero[start:stop]
         if zero.any():
             raise ValueError(
                 f"{self.name}: the sample at row {start + int(np.argmax(zero))} is all zeros, which is no "
                 "state; leave such samples out, or pass zero_samples='drop'"
             )
-        return rows
 
 
 def _density(

@@ -15,12 +15,12 @@ import numpy.typing as npt
 
 from ._device import resolve_device
 from ._map_cosine import cosine_of_maps
-from ._memory import parse_memory, workers_within
-from ._products import row_products, row_products_memory
+from ._memory import parse_memory
+from ._products import RowProducts
 from ._threads import resolve_n_jobs
+from ._unit_rows import unit_rows
 from ._validate import Array, Matrix, as_matrix, check_choice, check_int, check_same_samples
-from ._views import unit_rows
-from .kernels.cosine_cpu import update_top_k
+from .kernels.cosine_cpu import clip_block, update_top_k
 
 Mask = npt.NDArray[np.bool_]
 
@@ -90,7 +90,7 @@ def cosine_similarity(
     -----
     :math:`\cos(x, y) = \sum_i x_i y_i / (\lVert x \rVert \lVert y \rVert)`. Norms and means are
     float64. Products of rows are in the result's dtype; products of columns, which run over all
-    samples, are float64 and about a shift, and take memory for a square of all columns.
+    samples, are float64 and about a shift, and take memory for several tables of their size.
 
     Examples
     --------
@@ -109,14 +109,24 @@ def cosine_similarity(
         _check_out(out, pair)
     result = np.empty(pair.shape, dtype=pair.dtype) if out is None else out
 
+    # Tiles of rows are computed where they belong, if BLAS can write there.
+    in_place = axis == 1 and result.dtype == pair.dtype and result.flags.carray
+    target = np.asarray(result) if in_place else None
+
     def keep(first_x: int, first_y: int, tile: Array) -> None:
         rows = slice(first_x, first_x + tile.shape[0])
         columns = slice(first_y, first_y + tile.shape[1])
-        result[rows, columns] = tile
+        if target is not None:
+            clip_block(target, rows.start, rows.stop, columns.start, columns.stop)
+        else:
+            clip_block(tile, 0, tile.shape[0], 0, tile.shape[1])
+            result[rows, columns] = tile
         if pair.same and first_x != first_y:
             result[columns, rows] = tile.T
 
-    zero_x, zero_y = pair.tiles(keep, symmetric=pair.same, n_jobs=n_jobs, max_memory=max_memory)
+    zero_x, zero_y = pair.tiles(
+        keep, symmetric=pair.same, target=target, n_jobs=n_jobs, max_memory=max_memory
+    )
     if pair.same:
         np.fill_diagonal(result, np.where(zero_x, 0, 1))
     pair.warn_of_zeros(zero_x, zero_y)
@@ -183,15 +193,16 @@ def cosine_top_k(
     k = check_int(k, "k", low=1, high=candidates, why=f"{candidates} candidates")
     values = np.full((n_x, k), -np.inf, dtype=pair.dtype)
     indices = np.full((n_x, k), -1, dtype=np.int64)
-    tolerance = _TIE_ROUNDINGS * float(np.finfo(pair.dtype).eps)
+    tolerance = _TIE_ROUNDINGS * np.finfo(pair.dtype).eps
 
     def merge(first_x: int, first_y: int, tile: Array) -> None:
         rows = slice(first_x, first_x + tile.shape[0])
         scores = tile.astype(pair.dtype, copy=False)
         update_top_k(scores, first_x, first_y, pair.same, tolerance, values[rows], indices[rows])
 
-    zero_x, zero_y = pair.tiles(merge, symmetric=False, n_jobs=n_jobs, max_memory=max_memory)
+    zero_x, zero_y = pair.tiles(merge, symmetric=False, target=None, n_jobs=n_jobs, max_memory=max_memory)
     np.minimum.accumulate(values, axis=1, out=values)
+    np.clip(values, -1.0, 1.0, out=values)
     pair.warn_of_zeros(zero_x, zero_y)
     return pair.X.home.bring(values), pair.X.home.bring(indices)
 
@@ -242,10 +253,15 @@ class _Pair:
         consume: Callable[[int, int, Array], None],
         *,
         symmetric: bool,
+        target: Array | None,
         n_jobs: int | None,
         max_memory: int | float | str | None,
     ) -> tuple[Mask, Mask]:
-        """Hand every tile of similarities to a consumer; say which vectors have no direction."""
+        """Hand every tile of similarities to a consumer; say which vectors have no direction.
+
+        Rounding may leave similarities slightly beyond [-1, 1]. Those of rows are computed in ``target``
+        where it is given: a C-contiguous array of the result's shape and of ``dtype``.
+        """
         budget, threads = parse_memory(max_memory), resolve_n_jobs(n_jobs)
         if self.axis == 0:
             return cosine_of_maps(
@@ -259,19 +275,10 @@ class _Pair:
             )
         first = unit_rows(self.X, center=self.center)
         second = first if self.same else unit_rows(self.Y, center=self.center)
-        workers = workers_within(
-            budget,
-            threads,
-            fixed=self.X.n_samples + self.Y.n_samples + 2**16,
-            per_worker=row_products_memory(first, second, self.dtype),
-            work="cosine between samples",
-        )
-
-        def clip(first_x: int, first_y: int, tile: Array) -> None:
-            np.clip(tile, -1.0, 1.0, out=tile)
-            consume(first_x, first_y, tile)
-
-        row_products(first, second, clip, dtype=self.dtype, symmetric=symmetric, n_jobs=workers)
+        products = RowProducts(first, second, self.dtype, symmetric=symmetric, in_place=target is not None)
+        fixed = self.X.n_samples + self.Y.n_samples + 2**16
+        workers, panel_rows = products.within(budget, threads, fixed=fixed, work="cosine between samples")
+        products.run(consume, n_jobs=workers, panel_rows=panel_rows, target=target)
         return first.is_zero, second.is_zero
 
     def warn_of_zeros(self, zero_x: Mask, zero_y: Mask) -> None:
