@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -114,6 +115,15 @@ def layer_grams(X: Matrix, Y: Matrix, *, n_jobs: int, budget: int | None, square
     return Grams(gram(centred_view(X, workers), workers), gram(centred_view(Y, workers), workers))
 
 
+def layer_norms(parts: CrossMoments | Grams) -> tuple[float, float]:
+    """Frobenius norms of two centred layers."""
+    if isinstance(parts, CrossMoments):
+        squares = [float(np.trace(parts.block(i, i)[:-1, :-1])) for i in (0, 1)]
+    else:
+        squares = [float(np.trace(matrix)) for matrix in (parts.K, parts.L)]
+    return math.sqrt(squares[0]), math.sqrt(squares[1])
+
+
 def cross_singular_values(parts: CrossMoments | Grams) -> tuple[Float64, float]:
     """Singular values of the centred cross-covariance, times n, and the bound on their norm.
 
@@ -122,24 +132,24 @@ def cross_singular_values(parts: CrossMoments | Grams) -> tuple[Float64, float]:
     singular_values : ndarray
         Largest first.
     bound : float
-        Root of the product of both layers' sums of squares: no norm can be larger, and rounding
-        errors are proportional to it.
+        Product of both layers' norms: no norm can be larger, and rounding errors are proportional to it.
     """
+    first, second = layer_norms(parts)
     with single_threaded_blas():
         cross: Float64
         if isinstance(parts, CrossMoments):
-            traces = [float(np.trace(parts.block(i, i)[:-1, :-1])) for i in (0, 1)]
             cross = parts.block(0, 1)[:-1, :-1]
         else:
-            traces = [float(np.trace(parts.K)), float(np.trace(parts.L))]
             cross = _root(parts.K) @ _root(parts.L).T
         values = np.linalg.svd(cross, compute_uv=False).astype(np.float64, copy=False)
-    return values, float(np.sqrt(traces[0]) * np.sqrt(traces[1]))
+    return values, first * second
 
 
 def _root(K: Float64) -> Float64:
-    """A matrix R of K's size with ``R.T @ R = K``."""
+    """A matrix R of K's size with ``R.T @ R = K``; what rounding left of eigenvalues of zero is zero."""
     eigenvalues, vectors = np.linalg.eigh(K)
-    vectors *= np.sqrt(np.maximum(eigenvalues, 0.0))
+    # The root of such a rest would be 1e-8 of the largest, and n of them add up in a nuclear norm.
+    rest = len(K) * float(np.finfo(np.float64).eps) * max(float(eigenvalues[-1]), 0.0)
+    vectors *= np.sqrt(np.where(eigenvalues > rest, eigenvalues, 0.0))
     root: Float64 = vectors.T
     return root

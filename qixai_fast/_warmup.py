@@ -26,6 +26,7 @@ def _calls() -> dict[str, Callable[[], Any]]:
         "cosine_top_k": lambda: qf.cosine_top_k(X, k=2),
         "cosine_top_k, float32": lambda: qf.cosine_top_k(X.astype(np.float32), k=2),
         "linear_cka_test": lambda: qf.linear_cka_test(X.T, X.T, n_permutations=9, random_state=0),
+        "rsa": lambda: qf.rsa(X, X),
         "von_neumann_entropy": lambda: qf.von_neumann_entropy(X),
         "mutual_info_binned": lambda: qf.pairwise_mutual_info_binned(X),
         "mutual_info_binned, many samples": lambda: qf.pairwise_mutual_info_binned(many),

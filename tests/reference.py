@@ -62,6 +62,71 @@ def linear_cka_debiased(X, Y):
     return hsic_unbiased(K, L) / np.sqrt(hsic_unbiased(K, K) * hsic_unbiased(L, L))
 
 
+def orthonormal_basis(X):
+    """Columns that span those of X, centred, as Gram and Schmidt build them."""
+    X = np.asarray(X, dtype=np.float64)
+    basis = []
+    for column in (X - X.mean(axis=0)).T:
+        rest = column
+        for _ in range(2):
+            for q in basis:
+                rest = rest - q * (q @ rest)
+        if np.sqrt(rest @ rest) > 1e-9 * np.sqrt(column @ column):
+            basis.append(rest / np.sqrt(rest @ rest))
+    return np.array(basis).T
+
+
+def canonical_correlations(X, Y):
+    """Bjoerck and Golub 1973: singular values of the product of two orthonormal bases."""
+    return np.linalg.svd(orthonormal_basis(X).T @ orthonormal_basis(Y), compute_uv=False)
+
+
+def strongest_directions(X, share):
+    """Raghu et al. 2017: the fewest left singular vectors that carry a share of the variance."""
+    U, s, _ = np.linalg.svd(X - X.mean(axis=0), full_matrices=False)
+    kept = 1
+    while (s[:kept] ** 2).sum() < share * (s**2).sum():
+        kept += 1
+    return U[:, :kept]
+
+
+def procrustes(X, Y):
+    """Least squared distance of two layers of unit norm over orthogonal maps, at its minimiser."""
+    d = max(X.shape[1], Y.shape[1])
+    A, B = (np.pad(Z - Z.mean(axis=0), ((0, 0), (0, d - Z.shape[1]))) for Z in (X, Y))
+    A, B = A / np.sqrt((A**2).sum()), B / np.sqrt((B**2).sum())
+    U, _, Vt = np.linalg.svd(B.T @ A)
+    return ((A - B @ U @ Vt) ** 2).sum()
+
+
+def dissimilarities(X, metric):
+    """Distances of all pairs of samples, i < j."""
+    values = []
+    for i, x in enumerate(X):
+        for y in X[i + 1 :]:
+            if metric == "correlation":
+                values.append(1 - cosine_similarity([x], [y], center=True)[0, 0])
+            elif metric == "cosine":
+                values.append(1 - cosine_similarity([x], [y])[0, 0])
+            else:
+                squared = ((x - y) ** 2).sum()
+                values.append(np.sqrt(squared) if metric == "euclidean" else squared)
+    return np.array(values)
+
+
+def ranks(values):
+    """Ranks from 0; equal values share their mean."""
+    return np.array([((values < v).sum() + (values <= v).sum() - 1) / 2 for v in values])
+
+
+def rsa(X, Y, metric, method):
+    """Kriegeskorte et al. 2008: correlation of two layers' dissimilarities."""
+    a, b = dissimilarities(X, metric), dissimilarities(Y, metric)
+    if method == "spearman":
+        a, b = ranks(a.round(10)), ranks(b.round(10))
+    return np.corrcoef(a, b)[0, 1]
+
+
 # Quantum-inspired measures -----------------------------------------------------------------------
 
 
