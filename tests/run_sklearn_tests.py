@@ -80,6 +80,8 @@ DROP_INS = {
     "adjusted_mutual_info_score": DropIn(_SUPERVISED, "metrics.cluster", _CLUSTER_TESTS),
     "mutual_info_regression": DropIn(_MUTUAL_INFO, "feature_selection", _FEATURE_TESTS),
     "mutual_info_classif": DropIn(_MUTUAL_INFO, "feature_selection", _FEATURE_TESTS),
+    "randomized_svd": DropIn("utils.extmath", "utils.extmath", ("utils/tests/test_extmath.py",)),
+    "cosine_similarity": DropIn("metrics.pairwise", "metrics.pairwise", ("metrics/tests/test_pairwise.py",)),
     "_compute_mi": DropIn(_MUTUAL_INFO, None, _FEATURE_TESTS, compute_mi),
 }
 # The end of a test's id: why it cannot pass with a drop-in.
@@ -115,6 +117,9 @@ def replace_everywhere():
             if module_name.partition(".")[0] == "sklearn":
                 for attribute in [key for key, value in vars(module).items() if value is original]:
                     setattr(module, attribute, replacement)
+                for table in [value for value in vars(module).values() if isinstance(value, dict)]:
+                    for key in [key for key, value in table.items() if value is original]:
+                        table[key] = replacement
         for scorer in importlib.import_module("sklearn.metrics._scorer")._SCORERS.values():
             if scorer._score_func is original:
                 scorer._score_func = replacement

@@ -1,0 +1,272 @@
+"""What the estimators share: input as scikit-learn takes it, exact ``partial_fit``, rows mapped in blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ._device import home_of, is_torch, resolve_device, to_numpy
+from ._memory import parse_memory, require_budget
+from ._threads import resolve_n_jobs, single_threaded_blas
+from ._validate import Array, Float64, Matrix, as_matrix
+from .affine import affine_rows, output_array
+from .compat._arguments import is_sparse
+from .decomposition import result_dtype
+from .errors import MemoryBudgetError
+from .running_moments import RunningMoments
+from .statistics import cross_moments
+
+Result = TypeVar("Result")
+
+# What the spectrum of the moments sets, and what is computed again after more chunks.
+SPECTRUM = (
+    "components_",
+    "explained_variance_",
+    "explained_variance_ratio_",
+    "singular_values_",
+    "noise_variance_",
+    "n_components_",
+)
+# Up to here, fit takes the products of all pairs of features, whatever the number of components.
+NARROW = 1024
+
+
+class StreamedEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """What both estimators share: reading, adding up moments, and mapping rows.
+
+    After ``partial_fit``, the spectrum is computed when it is first asked for.
+    """
+
+    n_components: Any
+    n_jobs: Any
+    device: Any
+    max_memory: Any
+    components_: Array
+    _moments: RunningMoments
+    _dtype: np.dtype[Any]
+
+    # ``out`` is an argument for the caller himself, not for pipelines to route.
+    __metadata_request__transform: ClassVar = {"out": "$UNUSED$"}
+    __metadata_request__inverse_transform: ClassVar = {"out": "$UNUSED$"}
+
+    def __getattr__(self, name: str) -> Any:
+        if name in SPECTRUM and "_moments" in self.__dict__:
+            try:
+                self._settle()
+            except ValueError as error:
+                raise AttributeError(str(error)) from error
+            if name in self.__dict__:
+                return self.__dict__[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def partial_fit(self, X: Any, y: Any = None) -> Any:
+        """Add a chunk of samples to those seen so far.
+
+        Exact, up to rounding: neither the order of chunks nor their sizes change the answer. Holds the
+        (n_features, n_features) products of pairs of features; the spectrum is computed when it is asked for.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Any number of samples, one at least; not sparse.
+        y : ignored
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError, ValueError
+            For other than a finite real matrix with the features of the first chunk, and after ``fit`` of
+            sparse data or of more than 1,024 features, which keeps nothing to add to.
+        MemoryBudgetError
+            Where ``max_memory`` is too small.
+        """
+        first = "_moments" not in self.__dict__
+        if first and "components_" in self.__dict__:
+            raise ValueError(
+                "partial_fit: fit has been called on sparse data, or on more than "
+                f"{NARROW} features, and keeps no moments to add to; "
+                "clone the estimator and give partial_fit all the chunks"
+            )
+        self._validate_params()
+        resolve_device(self.device)
+        if is_sparse(X):
+            raise TypeError("X: partial_fit takes no sparse matrices; call .toarray() on the chunk first")
+        self._add(self._read(X, reset=first), first=first)
+        return self
+
+    def _add(self, matrix: Matrix, *, first: bool) -> None:
+        """Add a chunk's moments to those held, if it is not the first."""
+        held = 0 if first else self._moments.scatter.nbytes
+        chunk = self._beside(
+            held,
+            f"moments of {matrix.n_features} features",
+            lambda budget: cross_moments([matrix], n_jobs=self.n_jobs, max_memory=budget),
+        )
+        dtype = result_dtype(matrix)
+        self._dtype = dtype if first else np.promote_types(self._dtype, dtype)
+        self._moments = RunningMoments.of(chunk) if first else self._moments.with_chunk(chunk)
+        self._forget(*SPECTRUM)
+        self.n_samples_ = self._moments.n
+
+    def _fit_narrow(self, matrix: Matrix) -> None:
+        """Fit by moments, which are kept so that partial_fit can go on."""
+        d = matrix.n_features
+        self._check_products(d)
+        self._add(matrix, first=True)
+        self._settle()
+
+    def _check_products(self, d: int) -> None:
+        """Raise where the spectrum of (d, d) products does not fit the budget."""
+        require_budget(parse_memory(self.max_memory), 8 * 8 * d * d + 2**16, f"a spectrum of {d} features")
+
+    def fit_transform(self, X: Any, y: Any = None) -> Any:
+        """Fit, and return the scores of the same samples: one more read.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+        y : ignored
+
+        Returns
+        -------
+        array of shape (n_samples, n_components)
+        """
+        return self.fit(X).transform(X)
+
+    def transform(self, X: Any, *, out: Any = None) -> Any:
+        """Scores of samples on the components, read in blocks of rows.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+        out : ndarray or memmap of shape (n_samples, n_components), optional
+            Takes the scores; floating point, written in blocks.
+
+        Returns
+        -------
+        array of shape (n_samples, n_components)
+            ``out`` where given; otherwise where ``X`` lived, float32 for half- and single-precision ``X``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For other than a finite real matrix with the fitted features, and an unfit ``out``.
+        MemoryBudgetError
+            Where ``max_memory`` is too small.
+        """
+        check_is_fitted(self)
+        self._settle()
+        if is_sparse(X):
+            scores = super().transform(X)
+            if out is None:
+                return scores
+            output_array(out, scores.shape, scores.dtype)[...] = scores
+            return out
+        weights, mean = self._weights()
+        return self._mapped(self._read(X, reset=False), weights, out, before=mean, after=None)
+
+    def inverse_transform(self, X: Any, *, out: Any = None) -> Any:
+        """Samples from their scores, in blocks of rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_components)
+        out : ndarray or memmap of shape (n_samples, n_features), optional
+            Takes the samples; floating point, written in blocks.
+
+        Returns
+        -------
+        array of shape (n_samples, n_features)
+            ``out`` where given; otherwise where ``X`` lived, float32 for half- and single-precision ``X``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For other than a finite real matrix of scores, and an unfit ``out``.
+        MemoryBudgetError
+            Where ``max_memory`` is too small.
+        """
+        check_is_fitted(self)
+        self._settle()
+        matrix = as_matrix(X)
+        weights, mean = self._weights_back()
+        if matrix.n_features != len(weights):
+            raise ValueError(
+                f"X: wanted scores on {len(weights)} components, got {matrix.n_features} columns"
+            )
+        return self._mapped(matrix, weights, out, before=None, after=mean)
+
+    def _weights(self) -> tuple[Float64, Float64 | None]:
+        """What rows, less a mean, are multiplied by for their scores."""
+        return self.components_.T.astype(np.float64), None
+
+    def _weights_back(self) -> tuple[Float64, Float64 | None]:
+        """What scores are multiplied by for their rows, and the mean to add."""
+        return self.components_.astype(np.float64), None
+
+    def _read(self, X: Any, *, reset: bool, min_samples: int = 1, min_features: int = 1) -> Matrix:
+        """Check an input as scikit-learn does, but for its values, which are checked as they are read."""
+        array = validate_data(
+            self,
+            to_numpy(X, "X") if is_torch(X) else X,
+            reset=reset,
+            ensure_all_finite=False,
+            ensure_min_samples=min_samples,
+            ensure_min_features=min_features,
+        )
+        return Matrix("X", as_matrix(array).data, home_of(X))
+
+    def _mapped(
+        self, matrix: Matrix, weights: Float64, out: Any, *, before: Float64 | None, after: Float64 | None
+    ) -> Any:
+        resolve_device(self.device)
+        target = output_array(out, (matrix.n_samples, weights.shape[1]), result_dtype(matrix))
+        affine_rows(
+            matrix,
+            weights,
+            target,
+            before=before,
+            after=after,
+            n_jobs=resolve_n_jobs(self.n_jobs),
+            budget=parse_memory(self.max_memory),
+            work=f"mapping {weights.shape[0]} columns to {weights.shape[1]}",
+        )
+        return target if out is not None else matrix.home.bring(target)
+
+    def _beside(self, held: int, work: str, call: Callable[[int | None], Result]) -> Result:
+        """Call with the budget that is left beside some memory that the estimator holds."""
+        budget = parse_memory(self.max_memory)
+        if budget is None:
+            return call(None)
+        try:
+            return call(max(1, budget - held))
+        except MemoryBudgetError as error:
+            require_budget(budget, error.required + held, work)
+            raise
+
+    def _forget(self, *names: str) -> None:
+        for name in names:
+            self.__dict__.pop(name, None)
+
+    def _settle(self) -> None:
+        """Compute the spectrum of the moments, where that has not been done."""
+        if "_moments" in self.__dict__ and "components_" not in self.__dict__:
+            self._validate_params()
+            self._check_products(len(self._moments.mean))
+            with single_threaded_blas():
+                self._take_spectrum(self._moments, self._dtype)
+
+    def _take_spectrum(self, moments: RunningMoments, dtype: np.dtype[Any]) -> None:
+        raise NotImplementedError
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.array_api_support = False
+        return tags
