@@ -75,13 +75,13 @@ def check(results):
 @pytest.mark.parametrize(("n", "d_x", "d_y"), SIZES)
 def test_vectors(race, size, rng, n, d_x, d_y):
     x, y = shared_noise(rng, size(n, 200), d_x, d_y)
+    theirs = {"scipy cKDTree": lambda: tree_ksg(x, y)}
+    if n <= 10_000:  # beyond, NPEET takes minutes
+        theirs["NPEET"] = (lambda: npeet(x, y)) if _npeet else None
     results = race(
         f"KSG-1, k={K}, one pair of vectors of {d_x} and {d_y} dimensions, N={len(x):,}",
         lambda: qf.mutual_info_ksg(x, y, n_neighbors=K, n_jobs=1),
-        {
-            "scipy cKDTree": lambda: tree_ksg(x, y),
-            "NPEET": (lambda: npeet(x, y)) if _npeet and n <= 10_000 else None,
-        },
+        theirs,
         rounds=3,
     )
     check(results)
