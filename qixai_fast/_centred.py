@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,15 +11,8 @@ from ._memory import workers_within
 from ._products import gram, gram_memory
 from ._threads import ordered_map, single_threaded_blas
 from ._validate import Float64, Matrix
-from ._views import Affine, Centred, WithSquaredNorm, layer_scale
-from .statistics import (
-    CrossMoments,
-    combine_tree,
-    cross_moments,
-    cross_moments_memory,
-    leaf_bounds,
-    leaf_shift,
-)
+from ._views import Affine, Centred, layer_scale
+from .statistics import CrossMoments, combine_tree, leaf_bounds, leaf_shift
 
 
 @dataclass(frozen=True)
@@ -34,42 +26,6 @@ class Grams:
 def prefers_grams(X: Matrix, Y: Matrix) -> bool:
     """Whether (n, n) Gram matrices are smaller than the cross moments of all features."""
     return X.n_samples < X.n_features + Y.n_features
-
-
-def layer_views(matrices: Sequence[Matrix], n_jobs: int) -> list[WithSquaredNorm]:
-    """View layers about a shift, with the squared norm of each sample as one more column.
-
-    The shift is each layer's mean over leaf 0. One power of two scales a layer whose values are
-    extreme, which changes neither CKA nor a Schmidt spectrum.
-
-    Cross moments of these views, one read of each layer, are all that cosine, linear CKA (debiased
-    as well, thanks to the norms) and Schmidt spectra of all pairs take.
-    """
-    start, stop = leaf_bounds(matrices)[0]
-    views = []
-    for matrix in matrices:
-        scale = layer_scale(matrix, n_jobs)
-        first = matrix.block(start, stop)
-        first *= scale
-        views.append(WithSquaredNorm(matrix.name, matrix.data, matrix.home, scale, leaf_shift(first)))
-    return views
-
-
-def layer_moments(X: Matrix, Y: Matrix, *, n_jobs: int, budget: int | None) -> CrossMoments:
-    """Cross moments of the :func:`layer_views` of two layers."""
-    leaf = 16 * (X.n_features + Y.n_features + 2) * leaf_bounds([X, Y])[0][1]
-    placeholders = [
-        WithSquaredNorm(matrix.name, matrix.data, matrix.home, 1.0, np.zeros(0)) for matrix in (X, Y)
-    ]
-    fixed, per_worker = cross_moments_memory(placeholders)
-    workers = workers_within(
-        budget,
-        n_jobs,
-        fixed=fixed,
-        per_worker=per_worker + leaf,
-        work=f"cross moments of {X.n_features} and {Y.n_features} features",
-    )
-    return cross_moments(layer_views([X, Y], workers), n_jobs=workers)
 
 
 def _column_means(view: Affine, n_jobs: int) -> Float64:

@@ -11,7 +11,7 @@ from functools import reduce
 import numpy as np
 
 from ._threads import ordered_map
-from ._validate import Float64, Matrix
+from ._validate import Float64, Matrix, piece_rows
 from .statistics import leaf_bounds
 
 # Fourth powers of values between these stay well inside float64.
@@ -59,10 +59,14 @@ class WithSquaredNorm(Affine):
         return super().n_features + 1
 
     def block(self, start: int, stop: int) -> Float64:
-        rows = super().block(start, stop)
-        wider = np.empty((len(rows), rows.shape[1] + 1))
-        wider[:, :-1] = rows
-        np.einsum("ij,ij->i", rows, rows, out=wider[:, -1])
+        wider = np.empty((stop - start, self.n_features))
+        # A few rows at a time, which stay in the cache until all is done with them.
+        step = piece_rows(self.n_features)
+        for first in range(start, stop, step):
+            rows = super().block(first, min(first + step, stop))
+            target = wider[first - start : first - start + len(rows)]
+            target[:, :-1] = rows
+            np.einsum("ij,ij->i", rows, rows, out=target[:, -1])
         return wider
 
 

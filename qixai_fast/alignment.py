@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ._centred import Grams, layer_grams, layer_moments, prefers_grams
+from ._centred import Grams, layer_grams, prefers_grams
 from ._cka_permutations import count_at_least
 from ._device import resolve_device
+from ._layer_products import layer_moments
 from ._memory import parse_memory
 from ._random import as_generator
 from ._threads import resolve_n_jobs
@@ -308,7 +309,7 @@ def _sum_of_products(first: Float64, second: Float64) -> float:
 
 
 def terms_of_moments(moments: CrossMoments, i: int, j: int) -> CkaTerms:
-    """CKA's terms from cross moments of :func:`qixai_fast._centred.layer_views`, for inputs i and j.
+    """CKA's terms from cross moments of :func:`qixai_fast._layer_products.layer_view`, for inputs i and j.
 
     With A the norms column of a layer, a its other columns and d their mean, the squared norm of a
     centred sample is A - 2 d.a - |d|^2, so that its products follow from those of the columns.

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._centred import cross_singular_values, layer_grams, layer_moments, prefers_grams
+from ._centred import cross_singular_values, layer_grams, prefers_grams
 from ._device import resolve_device
+from ._layer_products import layer_moments
 from ._memory import parse_memory, workers_within
 from ._products import gram, gram_memory
 from ._threads import resolve_n_jobs, single_threaded_blas

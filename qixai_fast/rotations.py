@@ -5,8 +5,9 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from ._centred import Grams, cross_singular_values, layer_grams, layer_moments, layer_norms, prefers_grams
+from ._centred import Grams, cross_singular_values, layer_grams, layer_norms, prefers_grams
 from ._device import resolve_device
+from ._layer_products import layer_moments
 from ._memory import parse_memory
 from ._threads import resolve_n_jobs
 from ._validate import as_matrix, check_same_samples

@@ -291,7 +291,7 @@ ignored = pytest.mark.filterwarnings("ignore:X and Y")
 @ignored
 @every
 @settings(max_examples=15, deadline=None)
-@given(st.integers(4, 30), st.integers(2, 8), st.integers(2, 8), st.integers(0, 2**32 - 1))
+@given(st.integers(4, 30), st.integers(3, 8), st.integers(3, 8), st.integers(0, 2**32 - 1))
 def test_properties(call, n, d_x, d_y, seed):
     rng = np.random.default_rng(seed)
     X, Y = rng.standard_normal((n, d_x)), rng.standard_normal((n, d_y))

@@ -1,0 +1,173 @@
+"""Cross moments of pairs of layers, as many as are wanted, in one read of each layer.
+
+Every block of products is computed by itself, over leaves of the same rows whatever is read beside it: so
+the bits that two layers give depend on nothing but the two, and not on what is computed in the same
+read. Cosine, linear CKA, Procrustes, Schmidt spectra and principal components all follow from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ._memory import workers_within
+from ._threads import ordered_map, single_threaded_blas
+from ._validate import Float64, Matrix
+from ._views import WithSquaredNorm, layer_scale
+from .statistics import CrossMoments, check_squares, combine_tree, leaf_shift
+
+Pair = tuple[int, int]
+
+# Enough rows that the products of a leaf take longer than adding them to those of others.
+LEAF_ROWS = 2048
+
+
+def _bounds(n: int) -> list[Pair]:
+    return [(start, min(start + LEAF_ROWS, n)) for start in range(0, n, LEAF_ROWS)]
+
+
+def layer_view(matrix: Matrix, n_jobs: int) -> WithSquaredNorm:
+    """View a layer about a shift, with the squared norm of each sample as one more column.
+
+    The shift is the layer's mean over its first leaf. One power of two scales a layer whose values are
+    extreme. The norms are what debiased CKA needs beside the products of the features.
+    """
+    scale = layer_scale(matrix, n_jobs)
+    first = matrix.block(*_bounds(matrix.n_samples)[0])
+    first *= scale
+    return WithSquaredNorm(matrix.name, matrix.data, matrix.home, scale, leaf_shift(first))
+
+
+def blocks_of(pairs: Sequence[Pair]) -> list[Pair]:
+    """The blocks of products, each once with its lower number first, that pairs of layers take."""
+    return sorted({block for i, j in pairs for block in ((i, i), (j, j), (min(i, j), max(i, j)))})
+
+
+def products_memory(matrices: Sequence[Matrix], blocks: Sequence[Pair]) -> tuple[int, int]:
+    """Bytes that :func:`layer_products` takes for some blocks: once, and for each worker."""
+    used = {i for block in blocks for i in block}
+    n = matrices[0].n_samples
+    widths = [matrix.n_features + 1 for matrix in matrices]
+    products = 8 * sum(widths[i] * widths[j] for i, j in blocks)
+    total = 8 * sum(widths[i] for i in used)
+    held = len(_bounds(n)).bit_length() + 1
+    widest = max(widths[i] for i in used)
+    leaf = min(n, LEAF_ROWS) * (total + 16 * widest)
+    return held * (products + total) + 32 * sum(widths) + 2**16, leaf + products + total + 2**16
+
+
+@dataclass(frozen=True)
+class LayerSums:
+    """Partial of :class:`LayerProducts`: rows, sums of the layers' columns, products of the blocks."""
+
+    n: int
+    totals: dict[int, Float64]
+    products: dict[Pair, Float64]
+
+
+@dataclass(frozen=True)
+class LayerProducts:
+    """Centred products of layers, and what they were taken about.
+
+    Attributes
+    ----------
+    views : sequence of WithSquaredNorm
+    sums : LayerSums
+        Centred; their sums of columns are about the views' shift.
+    raw_traces : dict of int to float
+        Sum of squares of each layer's features about the shift, which rounding errors are proportional to.
+    """
+
+    views: Sequence[WithSquaredNorm]
+    sums: LayerSums
+    raw_traces: dict[int, float]
+
+    def of(self, i: int, j: int) -> CrossMoments:
+        """Cross moments of the views ``i`` and ``j``, as inputs 0 and 1; of one where they are equal.
+
+        Means are those of the views, so that ``shift`` is zero.
+        """
+        order = [i] if i == j else [i, j]
+        widths = [self.views[which].n_features for which in order]
+        edges = (0, *np.cumsum(widths).tolist())
+        scatter = np.empty((edges[-1], edges[-1]))
+        for a, first in enumerate(order):
+            for b, second in enumerate(order):
+                swapped = first > second
+                block = self.sums.products[(second, first) if swapped else (first, second)]
+                target = scatter[edges[a] : edges[a + 1], edges[b] : edges[b + 1]]
+                target[...] = block.T if swapped else block
+        mean = np.concatenate([self.sums.totals[which] for which in order]) / self.sums.n
+        raw_trace = sum(self.raw_traces[which] for which in order)
+        return CrossMoments(self.sums.n, np.zeros(edges[-1]), mean, scatter, edges, raw_trace)
+
+
+def combine_sums(first: LayerSums, second: LayerSums) -> LayerSums:
+    """Add two partials into the memory of the first."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        for key, products in first.products.items():
+            products += second.products[key]
+        for layer, total in first.totals.items():
+            total += second.totals[layer]
+    return LayerSums(first.n + second.n, first.totals, first.products)
+
+
+def chunk_sums(views: Sequence[Matrix], blocks: Sequence[Pair], rows: Pair) -> LayerSums:
+    """Sums and products of some rows of the layers that blocks name."""
+    read = {i: views[i].block(*rows) for i in sorted({i for block in blocks for i in block})}
+    with np.errstate(over="ignore", invalid="ignore"):
+        totals = {i: layer.sum(axis=0) for i, layer in read.items()}
+        return LayerSums(rows[1] - rows[0], totals, {(i, j): read[i].T @ read[j] for i, j in blocks})
+
+
+def finalize_products(views: Sequence[WithSquaredNorm], sums: LayerSums) -> LayerProducts:
+    """Centre combined products, in place."""
+    raw_traces = {}
+    for i in sums.totals:
+        squares = np.diagonal(sums.products[i, i])
+        check_squares(float(squares.sum()), [views[i]])
+        raw_traces[i] = float(squares[:-1].sum())
+    for (i, j), products in sums.products.items():
+        for start in range(0, len(products), 256):
+            some = slice(start, start + 256)
+            products[some] -= np.outer(sums.totals[i][some], sums.totals[j]) / sums.n
+    return LayerProducts(views, sums, raw_traces)
+
+
+def layer_products(views: Sequence[WithSquaredNorm], blocks: Sequence[Pair], n_jobs: int) -> LayerProducts:
+    """Read the layers that blocks name once, leaf by leaf.
+
+    Parameters
+    ----------
+    views : sequence of WithSquaredNorm
+        With the same samples, each made by :func:`layer_view`.
+    blocks : sequence of pair of int
+        As :func:`blocks_of` gives them.
+    n_jobs : int
+        Threads; each holds one leaf of all layers that are read. Callers check the budget.
+    """
+
+    def leaf(rows: Pair) -> LayerSums:
+        return chunk_sums(views, blocks, rows)
+
+    with single_threaded_blas():
+        sums = combine_tree(ordered_map(leaf, _bounds(views[0].n_samples), n_jobs), combine_sums)
+    return finalize_products(views, sums)
+
+
+def layer_moments(X: Matrix, Y: Matrix, *, n_jobs: int, budget: int | None) -> CrossMoments:
+    """Cross moments of the :func:`layer_view` of two layers, in one read of each."""
+    blocks = blocks_of([(0, 1)])
+    fixed, per_worker = products_memory([X, Y], blocks)
+    width = X.n_features + Y.n_features + 2
+    workers = workers_within(
+        budget,
+        n_jobs,
+        fixed=fixed + 8 * width**2,
+        per_worker=per_worker,
+        work=f"cross moments of {X.n_features} and {Y.n_features} features",
+    )
+    views = [layer_view(matrix, workers) for matrix in (X, Y)]
+    return layer_products(views, blocks, workers).of(0, 1)
