@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
@@ -16,11 +15,8 @@ from ._validate import Array, Float64, Matrix, as_matrix
 from .affine import affine_rows, output_array
 from .compat._arguments import is_sparse
 from .decomposition import result_dtype
-from .errors import MemoryBudgetError
 from .running_moments import RunningMoments
-from .statistics import cross_moments
-
-Result = TypeVar("Result")
+from .statistics import cross_moments, cross_moments_memory
 
 # What the spectrum of the moments sets, and what is computed again after more chunks.
 SPECTRUM = (
@@ -33,6 +29,11 @@ SPECTRUM = (
 )
 # Up to here, fit takes the products of all pairs of features, whatever the number of components.
 NARROW = 1024
+
+
+def _spectrum_memory(d: int) -> int:
+    """Bytes for the products of ``d`` features and their eigenvectors, all of them at most."""
+    return 8 * 8 * d * d + 2**16
 
 
 class StreamedEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -98,16 +99,21 @@ class StreamedEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         resolve_device(self.device)
         if is_sparse(X):
             raise TypeError("X: partial_fit takes no sparse matrices; call .toarray() on the chunk first")
-        self._add(self._read(X, reset=first), first=first)
+        matrix = self._read(X, reset=first)
+        # The first chunk reserves what later ones will find held.
+        self._add(matrix, first=first, held=8 * matrix.n_features**2)
         return self
 
-    def _add(self, matrix: Matrix, *, first: bool) -> None:
+    def _add(self, matrix: Matrix, *, first: bool, held: int) -> None:
         """Add a chunk's moments to those held, if it is not the first."""
-        held = 0 if first else self._moments.scatter.nbytes
-        chunk = self._beside(
-            held,
-            f"moments of {matrix.n_features} features",
-            lambda budget: cross_moments([matrix], n_jobs=self.n_jobs, max_memory=budget),
+        d = matrix.n_features
+        budget = parse_memory(self.max_memory)
+        reading = held + sum(cross_moments_memory([matrix]))
+        require_budget(
+            budget, max(reading, _spectrum_memory(d)), f"moments of {d} features and their spectrum"
+        )
+        chunk = cross_moments(
+            [matrix], n_jobs=self.n_jobs, max_memory=None if budget is None else budget - held
         )
         dtype = result_dtype(matrix)
         self._dtype = dtype if first else np.promote_types(self._dtype, dtype)
@@ -117,14 +123,8 @@ class StreamedEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def _fit_narrow(self, matrix: Matrix) -> None:
         """Fit by moments, which are kept so that partial_fit can go on."""
-        d = matrix.n_features
-        self._check_products(d)
-        self._add(matrix, first=True)
+        self._add(matrix, first=True, held=0)
         self._settle()
-
-    def _check_products(self, d: int) -> None:
-        """Raise where the spectrum of (d, d) products does not fit the budget."""
-        require_budget(parse_memory(self.max_memory), 8 * 8 * d * d + 2**16, f"a spectrum of {d} features")
 
     def fit_transform(self, X: Any, y: Any = None) -> Any:
         """Fit, and return the scores of the same samples: one more read.
@@ -240,17 +240,6 @@ class StreamedEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         )
         return target if out is not None else matrix.home.bring(target)
 
-    def _beside(self, held: int, work: str, call: Callable[[int | None], Result]) -> Result:
-        """Call with the budget that is left beside some memory that the estimator holds."""
-        budget = parse_memory(self.max_memory)
-        if budget is None:
-            return call(None)
-        try:
-            return call(max(1, budget - held))
-        except MemoryBudgetError as error:
-            require_budget(budget, error.required + held, work)
-            raise
-
     def _forget(self, *names: str) -> None:
         for name in names:
             self.__dict__.pop(name, None)
@@ -259,7 +248,8 @@ class StreamedEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """Compute the spectrum of the moments, where that has not been done."""
         if "_moments" in self.__dict__ and "components_" not in self.__dict__:
             self._validate_params()
-            self._check_products(len(self._moments.mean))
+            d = len(self._moments.mean)
+            require_budget(parse_memory(self.max_memory), _spectrum_memory(d), f"a spectrum of {d} features")
             with single_threaded_blas():
                 self._take_spectrum(self._moments, self._dtype)
 

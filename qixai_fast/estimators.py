@@ -28,10 +28,11 @@ except ImportError as error:
 
 from . import spectra
 from ._device import resolve_device
-from ._memory import parse_memory
+from ._memory import parse_memory, require_budget
 from ._threads import resolve_n_jobs
 from ._validate import Array, Float64, Matrix
 from .compat._arguments import is_sparse, refuse
+from .errors import MemoryBudgetError
 from .running_moments import RunningMoments, leading_components, total_variance
 
 __all__ = ["PCA", "TruncatedSVD"]
@@ -342,19 +343,23 @@ class TruncatedSVD(StreamedEstimator, TheirTruncatedSVD):  # type: ignore[misc]
     def _fit_wide(self, matrix: Matrix) -> None:
         self.n_samples_ = matrix.n_samples
         k = min(self.n_components, matrix.n_samples)
-        left, sigma, components = self._beside(
-            8 * matrix.n_samples * k,
-            f"{k} singular vectors of {matrix.n_samples} samples",
-            lambda budget: spectra.randomized_svd(
+        held = 8 * matrix.n_samples * k
+        budget = parse_memory(self.max_memory)
+        try:
+            left, sigma, components = spectra.randomized_svd(
                 matrix.data,
                 k,
                 n_oversamples=self.n_oversamples,
                 n_iter=self.n_iter,
                 random_state=self.random_state,
                 n_jobs=self.n_jobs,
-                max_memory=budget,
-            ),
-        )
+                max_memory=None if budget is None else max(1, budget - held),
+            )
+        except MemoryBudgetError as error:
+            require_budget(
+                budget, error.required + held, f"{k} singular vectors of {matrix.n_samples} samples"
+            )
+            raise
         variances = np.array([sigma[i] ** 2 * np.var(left[:, i], dtype=np.float64) for i in range(k)])
         total = total_variance(matrix, resolve_n_jobs(self.n_jobs), parse_memory(self.max_memory))
         self._keep(components, sigma, variances, total)
