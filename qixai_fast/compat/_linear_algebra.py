@@ -107,7 +107,7 @@ def cosine_similarity(X: Any, Y: Any = None, dense_output: bool = True) -> Any:
     Y : array_like or sparse matrix, shape (n_samples_Y, n_features), optional
         None compares ``X`` with itself.
     dense_output : bool, default True
-        False: a sparse result where both are sparse.
+        False: a sparse result where both are sparse, an array or a matrix as they are.
 
     Returns
     -------
