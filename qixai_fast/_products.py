@@ -6,9 +6,7 @@ only, so neither threads nor budgets change a bit of the result.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from queue import SimpleQueue
 
@@ -21,33 +19,21 @@ from ._validate import PIECE_BYTES, Array, Float64, Matrix
 _TILE_BYTES = 4 * 2**20
 _MIN_TILE_ROWS = 64
 _MAX_TILE_ROWS = 1024
+_MAX_TILE_ROWS_IN_PLACE = 2048
 _PANEL_BYTES = 16 * 2**20
 
 # Called from worker threads with the first row of each side and the tile of products, which it may
-# overwrite: consume(first_x, first_y, tile). Calls that share first_x come in order of first_y.
+# overwrite: consume(first_x, first_y, tile). Where products are not in place, calls that share first_x
+# come in order of first_y.
 Consumer = Callable[[int, int, Array], None]
-Scratch = tuple[Array, Array]
-
-
-def tile_rows(n_features: int) -> int:
-    """Rows in a tile: a power of two so that a tile of float64 rows holds about 4 MiB.
-
-    Examples
-    --------
-    >>> tile_rows(512), tile_rows(100_000)
-    (1024, 64)
-    """
-    rows = _TILE_BYTES // (8 * n_features)
-    power = 1 << max(0, rows.bit_length() - 1)
-    return min(_MAX_TILE_ROWS, max(_MIN_TILE_ROWS, power))
 
 
 @dataclass(frozen=True)
 class RowProducts:
     """``X @ Y.T`` in tiles of a fixed size.
 
-    A panel of ``Y``, many tiles, is read and kept; then every tile of ``X`` is read once and meets
-    all of it. So each row is converted and scaled a few times, whatever the number of products.
+    Panels of both, many tiles each, are read and kept while all their tiles meet. So each row is
+    converted and scaled a few times, whatever the number of products.
 
     Attributes
     ----------
@@ -68,53 +54,63 @@ class RowProducts:
     in_place: bool = False
 
     @property
-    def _tile(self) -> int:
-        return tile_rows(self.X.n_features)
+    def tile_rows(self) -> int:
+        """Rows of either side in a tile: a power of two that holds about 4 MiB of them.
 
-    def _panel_bytes(self, panel_rows: int) -> int:
-        return self.dtype.itemsize * self.X.n_features * min(panel_rows, self.Y.n_samples)
+        A tile of products between the two has to stay in the cache until it is used; one that is
+        in place may be larger, which BLAS likes.
+        """
+        rows = _TILE_BYTES // (self.dtype.itemsize * self.X.n_features)
+        power = 1 << max(0, rows.bit_length() - 1)
+        return min(_MAX_TILE_ROWS_IN_PLACE if self.in_place else _MAX_TILE_ROWS, max(_MIN_TILE_ROWS, power))
 
-    def _most_panel_rows(self) -> int:
-        """Tiles of a panel that fit its bytes, in rows; no more than there are."""
-        tiles = _PANEL_BYTES // (self.dtype.itemsize * self.X.n_features * self._tile)
-        return self._tile * max(1, min(tiles, math.ceil(self.Y.n_samples / self._tile)))
+    @property
+    def _tile_bytes(self) -> int:
+        return self.dtype.itemsize * self.X.n_features * self.tile_rows
+
+    @property
+    def most_tiles(self) -> int:
+        """Tiles in a panel where memory does not matter."""
+        return max(1, _PANEL_BYTES // self._tile_bytes)
+
+    def panels(self, tiles: int) -> int:
+        """Bytes of both panels, of so many tiles each."""
+        rows = tiles * self.tile_rows
+        held = min(rows, self.Y.n_samples)
+        if not self._one_panel(rows):
+            held += min(rows, self.X.n_samples)
+        return self.dtype.itemsize * self.X.n_features * held
+
+    def _one_panel(self, rows: int) -> bool:
+        """Whether one panel holds both sides."""
+        return self.X is self.Y and self.X.n_samples <= rows
 
     @property
     def per_worker(self) -> int:
         """Bytes that each worker takes."""
-        rows, columns = min(self._tile, self.X.n_samples), min(self._tile, self.Y.n_samples)
-        held = self.dtype.itemsize * (rows * self.X.n_features + (0 if self.in_place else rows * columns))
+        rows = self.tile_rows
+        tile = 0 if self.in_place else min(rows, self.X.n_samples) * min(rows, self.Y.n_samples)
         # One piece as it is read, and one as it is worked on.
-        return held + 2 * max(PIECE_BYTES, 8 * self.X.n_features) + 2**16
-
-    @property
-    def largest_panel(self) -> int:
-        """Bytes of the panel where no budget makes it smaller."""
-        return self._panel_bytes(self._most_panel_rows())
+        return self.dtype.itemsize * tile + 2 * max(PIECE_BYTES, 8 * self.X.n_features) + 2**16
 
     def within(self, budget: int | None, n_jobs: int, *, fixed: int, work: str) -> tuple[int, int]:
-        """Workers and rows of a panel that fit a budget; the panel is the first to shrink.
+        """Workers, and tiles of a panel, that fit a budget; panels are the first to shrink.
 
         Raises
         ------
         MemoryBudgetError
-            Where not even one worker and a panel of one tile fit.
+            Where not even one worker and panels of one tile fit.
         """
-        one = self._panel_bytes(self._tile)
-        workers = workers_within(budget, n_jobs, fixed=fixed + one, per_worker=self.per_worker, work=work)
-        if budget is None:
-            return workers, self._most_panel_rows()
-        spare = budget - fixed - workers * self.per_worker
-        tiles = max(1, spare // (self.dtype.itemsize * self.X.n_features * self._tile))
-        return workers, min(self._tile * tiles, self._most_panel_rows())
+        least = fixed + self.panels(1)
+        workers = workers_within(budget, n_jobs, fixed=least, per_worker=self.per_worker, work=work)
+        tiles = self.most_tiles
+        if budget is not None:
+            spare = budget - fixed - workers * self.per_worker
+            tiles = max(1, min(tiles, spare // (2 * self._tile_bytes)))
+        return workers, tiles
 
     def run(
-        self,
-        consume: Consumer,
-        *,
-        n_jobs: int,
-        panel_rows: int | None = None,
-        target: Array | None = None,
+        self, consume: Consumer, *, n_jobs: int, tiles: int | None = None, target: Array | None = None
     ) -> None:
         """Hand every tile to a consumer.
 
@@ -122,76 +118,100 @@ class RowProducts:
         ----------
         consume : callable
         n_jobs : int
-            Threads; each takes tiles of ``X``.
-        panel_rows : int, optional
-            A multiple of the rows of a tile, as :meth:`within` gives it; None for the most.
+            Threads.
+        tiles : int, optional
+            Tiles of a panel, as :meth:`within` gives them; None for the most.
         target : ndarray of shape (n_x, n_y), optional
             Where ``in_place``: the whole result, C-contiguous, of the products' dtype. Tiles are views of it.
         """
-        step = panel_rows or self._most_panel_rows()
-        features, rows, n_y = self.X.n_features, self._tile, self.Y.n_samples
-        columns = min(rows, n_y)
-        buffers: SimpleQueue[Scratch] = SimpleQueue()
+        X, Y, rows = self.X, self.Y, self.tile_rows
+        step = rows * (tiles or self.most_tiles)
+        memory_y = np.empty((min(step, Y.n_samples), X.n_features), self.dtype)
+        shared = self._one_panel(step)
+        memory_x = memory_y if shared else np.empty((min(step, X.n_samples), X.n_features), self.dtype)
+        size = 0 if self.in_place else min(rows, X.n_samples) * min(rows, Y.n_samples)
+        scratch: SimpleQueue[Array] = SimpleQueue()
         for _ in range(n_jobs):
-            left = np.empty((min(rows, self.X.n_samples), features), self.dtype)
-            buffers.put((left, np.empty(0 if self.in_place else len(left) * columns, self.dtype)))
-        memory = np.empty((min(step, n_y), features), self.dtype)
+            scratch.put(np.empty(size, self.dtype))
         with single_threaded_blas():
-            for first in range(0, n_y, step):
-                last = min(first + step, n_y)
-                panel = _Panel(self, rows, first, memory[: last - first], buffers, consume, target)
-                for _ in ordered_map(panel.read, range(first, last, rows), n_jobs):
-                    pass
-                strips = range(0, last if self.symmetric else self.X.n_samples, rows)
-                for _ in ordered_map(panel.strip, strips, n_jobs):
-                    pass
+            for first_y in range(0, Y.n_samples, step):
+                panel_y = _Panel(Y, first_y, memory_y[: Y.n_samples - first_y], rows)
+                panel_y.read(n_jobs)
+                for first_x in range(0, first_y + 1 if self.symmetric else X.n_samples, step):
+                    panel_x = panel_y
+                    # On the diagonal, the same memory on both sides: BLAS then makes symmetric products
+                    # exactly symmetric.
+                    if not (X is Y and first_x == first_y):
+                        panel_x = _Panel(X, first_x, memory_x[: X.n_samples - first_x], rows)
+                        panel_x.read(n_jobs)
+                    self._meet(panel_x, panel_y, consume, scratch, target, n_jobs)
+
+    def _meet(
+        self,
+        panel_x: _Panel,
+        panel_y: _Panel,
+        consume: Consumer,
+        scratch: SimpleQueue[Array],
+        target: Array | None,
+        n_jobs: int,
+    ) -> None:
+        """Multiply all tiles of two panels: one by one where they are in place, else in strips."""
+
+        def wanted(first_x: int) -> list[tuple[int, int]]:
+            return [(first_x, y) for y in panel_y.starts if y >= first_x or not self.symmetric]
+
+        def multiply(first_x: int, first_y: int, held: Array) -> None:
+            left, right = panel_x.tile(first_x), panel_y.tile(first_y)
+            shape = len(left), len(right)
+            if target is not None:
+                tile = target[first_x : first_x + shape[0], first_y : first_y + shape[1]]
+            else:
+                tile = held[: shape[0] * shape[1]].reshape(shape)
+            np.matmul(left, right.T, out=tile)
+            consume(first_x, first_y, tile)
+
+        def strip(places: list[tuple[int, int]]) -> None:
+            held = scratch.get()
+            try:
+                for place in places:
+                    multiply(*place, held)
+            finally:
+                scratch.put(held)
+
+        strips = [wanted(first_x) for first_x in panel_x.starts]
+        if target is not None:
+            strips = [[place] for places in strips for place in places]
+        for _ in ordered_map(strip, strips, n_jobs):
+            pass
 
 
 @dataclass(frozen=True)
 class _Panel:
-    """Some tiles of Y, from row ``first`` on, and what is done with them."""
+    """Some rows of a matrix, from ``first`` on, in tiles of ``rows``."""
 
-    products: RowProducts
-    rows: int
+    matrix: Matrix
     first: int
     memory: Array
-    buffers: SimpleQueue[Scratch]
-    consume: Consumer
-    target: Array | None
+    rows: int
 
-    def read(self, start: int) -> None:
-        """Read one tile of the panel."""
-        part = self.memory[start - self.first :][: self.rows]
-        self.products.Y.fill(part, start, start + len(part))
+    @property
+    def starts(self) -> range:
+        """The first row of every tile."""
+        return range(self.first, self.first + len(self.memory), self.rows)
 
-    @contextmanager
-    def _scratch(self) -> Iterator[Scratch]:
-        held = self.buffers.get()
-        try:
-            yield held
-        finally:
-            self.buffers.put(held)
+    def tile(self, start: int) -> Array:
+        """The rows of one tile; a view."""
+        return self.memory[start - self.first :][: self.rows]
 
-    def strip(self, first_x: int) -> None:
-        """Multiply one tile of X with the panel."""
-        X, last = self.products.X, self.first + len(self.memory)
-        with self._scratch() as (left, flat):
-            left = left[: min(self.rows, X.n_samples - first_x)]
-            if X is self.products.Y and self.first <= first_x < last:
-                # The same memory on both sides: BLAS then makes the tile on the diagonal exactly symmetric.
-                left = self.memory[first_x - self.first :][: self.rows]
-            else:
-                X.fill(left, first_x, first_x + len(left))
-            start = max(self.first, first_x) if self.products.symmetric else self.first
-            for first_y in range(start, last, self.rows):
-                right = self.memory[first_y - self.first :][: self.rows]
-                shape = len(left), len(right)
-                if self.target is None:
-                    tile = flat[: shape[0] * shape[1]].reshape(shape)
-                else:
-                    tile = self.target[first_x : first_x + shape[0], first_y : first_y + shape[1]]
-                np.matmul(left, right.T, out=tile)
-                self.consume(first_x, first_y, tile)
+    def read(self, n_jobs: int) -> None:
+        """Read all tiles."""
+
+        def fill(start: int) -> None:
+            tile = self.tile(start)
+            self.matrix.fill(tile, start, start + len(tile))
+
+        for _ in ordered_map(fill, self.starts, n_jobs):
+            pass
 
 
 def _gram_products(X: Matrix) -> RowProducts:
@@ -201,7 +221,7 @@ def _gram_products(X: Matrix) -> RowProducts:
 def gram_memory(X: Matrix) -> tuple[int, int]:
     """Bytes that :func:`gram` takes: for its result, and for each worker."""
     products = _gram_products(X)
-    return 8 * X.n_samples**2, products.largest_panel + products.per_worker
+    return 8 * X.n_samples**2, products.panels(products.most_tiles) + products.per_worker
 
 
 def gram(X: Matrix, n_jobs: int) -> Float64:

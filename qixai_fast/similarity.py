@@ -277,8 +277,8 @@ class _Pair:
         second = first if self.same else unit_rows(self.Y, center=self.center)
         products = RowProducts(first, second, self.dtype, symmetric=symmetric, in_place=target is not None)
         fixed = self.X.n_samples + self.Y.n_samples + 2**16
-        workers, panel_rows = products.within(budget, threads, fixed=fixed, work="cosine between samples")
-        products.run(consume, n_jobs=workers, panel_rows=panel_rows, target=target)
+        workers, panel_tiles = products.within(budget, threads, fixed=fixed, work="cosine between samples")
+        products.run(consume, n_jobs=workers, tiles=panel_tiles, target=target)
         return first.is_zero, second.is_zero
 
     def warn_of_zeros(self, zero_x: Mask, zero_y: Mask) -> None:

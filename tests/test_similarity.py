@@ -264,6 +264,20 @@ def test_top_k_is_the_top_of_the_full_matrix(dtype, k):
     assert all(len(set(row)) == k for row in indices.tolist())
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("order", ["rising", "falling", "shuffled"])
+@pytest.mark.parametrize("n", [63, 64, 65, 200, 1100])
+def test_top_k_wherever_the_best_stand(dtype, order, n):
+    """Vectors at known angles: every place of a word of 64, and the rest beyond whole words."""
+    angles = np.linspace(0.01, 1.5, n)
+    place = {"rising": np.arange(n)[::-1], "falling": np.arange(n)}.get(order)
+    place = np.random.default_rng(n).permutation(n) if place is None else place
+    Y = np.stack([np.cos(angles[place]), np.sin(angles[place])], axis=1).astype(dtype)
+    similarities, indices = qf.cosine_top_k(np.array([[1.0, 0.0]], dtype), Y, k=7)
+    assert place[indices[0]].tolist() == list(range(7))
+    np.testing.assert_allclose(similarities[0], np.cos(angles[:7]), atol=TOLERANCE[dtype])
+
+
 @pytest.mark.parametrize("skip_self", [False, True])
 def test_top_k_agrees_with_the_reference(skip_self):
     X = relu_layer(25, 4)
@@ -306,6 +320,59 @@ def test_top_k_of_a_single_vector():
         qf.cosine_top_k([[1.0, 2.0]], k=1)
     with pytest.raises(ValueError, match="at least two columns to compare"):
         qf.cosine_top_k([[1.0], [2.0]], k=1, axis=0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_many_panels_have_the_bits_of_one(dtype):
+    """A small budget keeps one tile of each side at a time; BLAS sees the same products."""
+    X = np.random.default_rng(12).standard_normal((2300, 300)).astype(dtype)
+    for Y in (None, X[:1500] + 1):
+        free, best = qf.cosine_similarity(X, Y), qf.cosine_top_k(X, Y, k=3)
+        for call in (qf.cosine_similarity, lambda *a, **o: qf.cosine_top_k(*a, k=3, **o)[0]):
+            with pytest.raises(qf.MemoryBudgetError) as caught:
+                call(X, Y, max_memory=1)
+            small = call(X, Y, max_memory=caught.value.required)
+            assert np.array_equal(small, free if call is qf.cosine_similarity else best[0])
+
+
+def test_products_in_place_and_from_tiles_agree():
+    X = np.random.default_rng(13).standard_normal((2100, 40)).astype(np.float32)
+    straight = qf.cosine_similarity(X, X[::-1])
+    for out in (np.empty((2100, 2100), np.float32, order="F"), np.empty((2100, 4200), np.float32)[:, ::2]):
+        assert qf.cosine_similarity(X, X[::-1], out=out) is out
+        np.testing.assert_allclose(out, straight, atol=1e-6)
+    assert np.abs(straight).max() <= 1
+    assert (np.diagonal(straight[:, ::-1]) > 1 - 1e-6).all()
+
+
+def test_a_matrix_is_symmetric_across_panels():
+    X = np.random.default_rng(14).standard_normal((7500, 600)).astype(np.float32)
+    # more tiles than one panel holds
+    alone = qf.cosine_similarity(X)
+    assert np.array_equal(alone[:200], alone[:, :200].T)
+    assert np.array_equal(alone[6900:7100, 50:400], alone[50:400, 6900:7100].T)
+    np.testing.assert_allclose(alone[6990:7010], sklearn_cosine(X[6990:7010], X), atol=1e-6)
+
+
+def test_maps_of_two_layers_take_no_table_of_all_columns():
+    X = np.random.default_rng(15).standard_normal((64, 3000)).astype(np.float32)
+    tracemalloc.start()
+    result = qf.cosine_similarity(X, X[:, :20], axis=0, center=True, n_jobs=1)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 * 3020**2 / 8
+    np.testing.assert_allclose(result, np.corrcoef(X, X[:, :20], rowvar=False)[:3000, 3000:], atol=1e-6)
+
+
+def test_bytes_in_foreign_order_and_flags():
+    X = relu_layer(30, 5)
+    expected = qf.cosine_similarity(X)
+    assert np.array_equal(qf.cosine_similarity(X.astype(">f8")), expected)
+    single = X.astype(np.float32)
+    assert np.array_equal(qf.cosine_similarity(single.astype(">f4")), qf.cosine_similarity(single))
+    flags = X > 0.5
+    flags[:, 0] = True
+    np.testing.assert_allclose(qf.cosine_similarity(flags), sklearn_cosine(flags.astype(float)), atol=1e-14)
 
 
 _BITS = """
