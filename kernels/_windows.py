@@ -30,12 +30,22 @@ from ._emit import (
 
 @intrinsic
 def pointer(typing, array):
-    """Pointer to an array's first element."""
+    """Pointer to an array's first element; it does not keep the array alive, :func:`hold` does."""
 
     def generate(context, builder, signature, args):
         return context.make_array(array)(context, builder, args[0]).data
 
     return types.CPointer(array.dtype)(array), generate
+
+
+@intrinsic
+def hold(typing, array):
+    """Keep an array that the kernel made until here: it is freed after the last line that names it."""
+
+    def generate(context, builder, signature, args):
+        return context.get_dummy_value()
+
+    return types.void(array), generate
 
 
 def _buckets(builder, values, scheme):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ._jit import jit, jit_inlined
-from ._windows import pointer
+from ._windows import hold, pointer
 from .axis_cpu import PAD
 
 # Values that a border is walked past before the rest of the way is bisected.
@@ -165,4 +165,5 @@ def ross_sum(values, order, labels, n_labels, n_neighbors, psi, local):
             if len(local):
                 local[order[overall[start[label] + i]]] += psi[size] - psi[members] + here
         total += part + members * (psi[size] - psi[members])
+    hold(grouped)
     return total

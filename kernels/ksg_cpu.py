@@ -22,7 +22,7 @@ from ._lanes import (
     widen_down,
     widen_up,
 )
-from ._windows import count_lanes, pointer
+from ._windows import count_lanes, hold, pointer
 from .axis_cpu import PAD, count_by_bisection, just_above
 
 # y ranks worked through in all strips before the next: what the cursors and counts touch stays in cache.
@@ -195,6 +195,7 @@ def marginal_counts(
         for strip in range(n_strips):
             # The points before a strip's next block but one were below the limit, all of them.
             cursor_of[strip] = cursor[strip] = max(PAD + strip * stride, block_of[strip] - LANES + 1)
+    hold(cursors)
 
 
 @jit

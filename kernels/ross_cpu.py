@@ -1,7 +1,7 @@
 """Ross's estimator with strict counts: class labels against one scalar.
 
 A radius is the distance to the k-th neighbour of the same label, and counts take what is strictly nearer, as
-scikit-learn does. (:func:`qixai_fast.kernels.ksg_cpu.add_ross` treats ties on both sides alike instead.)
+scikit-learn does. (:func:`qixai_fast.kernels.cells_cpu.ross_sum` treats ties on both sides alike instead.)
 """
 
 import math

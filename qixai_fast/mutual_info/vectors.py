@@ -101,7 +101,7 @@ def ksg_cell(
 
 
 def ross_cell(x: Float64, labels: Int32, n_neighbors: int, psi: Float64, n_jobs: int) -> Float64:
-    """Local parts of I(X; label) in one cell (Ross 2014), as ``kernels.ksg_cpu.add_ross`` defines them."""
+    """Local parts of I(X; label) in one cell (Ross 2014), as ``kernels.cells_cpu.ross_sum`` defines them."""
     size = len(x)
     radius, near = np.full(size, -1.0), np.zeros(size, np.int32)
     members = np.ones(size, np.int64)
