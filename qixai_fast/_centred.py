@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ._layer_products import LayerProducts
 from ._memory import workers_within
 from ._products import gram, gram_memory
 from ._threads import ordered_map, single_threaded_blas
 from ._validate import Float64, Matrix
 from ._views import Affine, Centred, layer_scale
-from .statistics import CrossMoments, combine_tree, leaf_bounds, leaf_shift
+from .statistics import combine_tree, leaf_bounds, leaf_shift
 
 
 @dataclass(frozen=True)
@@ -71,16 +72,16 @@ def layer_grams(X: Matrix, Y: Matrix, *, n_jobs: int, budget: int | None, square
     return Grams(gram(centred_view(X, workers), workers), gram(centred_view(Y, workers), workers))
 
 
-def layer_norms(parts: CrossMoments | Grams) -> tuple[float, float]:
+def layer_norms(parts: LayerProducts | Grams) -> tuple[float, float]:
     """Frobenius norms of two centred layers."""
-    if isinstance(parts, CrossMoments):
+    if isinstance(parts, LayerProducts):
         squares = [float(np.trace(parts.block(i, i)[:-1, :-1])) for i in (0, 1)]
     else:
         squares = [float(np.trace(matrix)) for matrix in (parts.K, parts.L)]
     return math.sqrt(squares[0]), math.sqrt(squares[1])
 
 
-def cross_singular_values(parts: CrossMoments | Grams) -> tuple[Float64, float]:
+def cross_singular_values(parts: LayerProducts | Grams) -> tuple[Float64, float]:
     """Singular values of the centred cross-covariance, times n, and the bound on their norm.
 
     Returns
@@ -93,7 +94,7 @@ def cross_singular_values(parts: CrossMoments | Grams) -> tuple[Float64, float]:
     first, second = layer_norms(parts)
     with single_threaded_blas():
         cross: Float64
-        if isinstance(parts, CrossMoments):
+        if isinstance(parts, LayerProducts):
             cross = parts.block(0, 1)[:-1, :-1]
         else:
             cross = _root(parts.K) @ _root(parts.L).T

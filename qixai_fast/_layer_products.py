@@ -7,7 +7,7 @@ read. Cosine, linear CKA, Procrustes, Schmidt spectra and principal components a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from ._memory import workers_within
 from ._threads import ordered_map, single_threaded_blas
 from ._validate import Float64, Matrix
 from ._views import WithSquaredNorm, layer_scale
-from .statistics import CrossMoments, check_squares, combine_tree, leaf_shift
+from .statistics import check_squares, combine_tree, leaf_shift
 
 Pair = tuple[int, int]
 
@@ -73,35 +73,27 @@ class LayerProducts:
 
     Attributes
     ----------
-    views : sequence of WithSquaredNorm
+    views : mapping of int to WithSquaredNorm
+        By the numbers of the layers.
     sums : LayerSums
         Centred; their sums of columns are about the views' shift.
     raw_traces : dict of int to float
         Sum of squares of each layer's features about the shift, which rounding errors are proportional to.
     """
 
-    views: Sequence[WithSquaredNorm]
+    views: Mapping[int, WithSquaredNorm]
     sums: LayerSums
     raw_traces: dict[int, float]
 
-    def of(self, i: int, j: int) -> CrossMoments:
-        """Cross moments of the views ``i`` and ``j``, as inputs 0 and 1; of one where they are equal.
+    def block(self, i: int, j: int) -> Float64:
+        """Centred sums of products of the columns of layers ``i`` and ``j``, norms last; a view."""
+        products = self.sums.products
+        return products[i, j] if (i, j) in products else products[j, i].T
 
-        Means are those of the views, so that ``shift`` is zero.
-        """
-        order = [i] if i == j else [i, j]
-        widths = [self.views[which].n_features for which in order]
-        edges = (0, *np.cumsum(widths).tolist())
-        scatter = np.empty((edges[-1], edges[-1]))
-        for a, first in enumerate(order):
-            for b, second in enumerate(order):
-                swapped = first > second
-                block = self.sums.products[(second, first) if swapped else (first, second)]
-                target = scatter[edges[a] : edges[a + 1], edges[b] : edges[b + 1]]
-                target[...] = block.T if swapped else block
-        mean = np.concatenate([self.sums.totals[which] for which in order]) / self.sums.n
-        raw_trace = sum(self.raw_traces[which] for which in order)
-        return CrossMoments(self.sums.n, np.zeros(edges[-1]), mean, scatter, edges, raw_trace)
+    def means(self, i: int) -> Float64:
+        """Means of the columns of a layer as its view reads it."""
+        means: Float64 = self.sums.totals[i] / self.sums.n
+        return means
 
 
 def combine_sums(first: LayerSums, second: LayerSums) -> LayerSums:
@@ -114,15 +106,15 @@ def combine_sums(first: LayerSums, second: LayerSums) -> LayerSums:
     return LayerSums(first.n + second.n, first.totals, first.products)
 
 
-def chunk_sums(views: Sequence[Matrix], blocks: Sequence[Pair], rows: Pair) -> LayerSums:
-    """Sums and products of some rows of the layers that blocks name."""
-    read = {i: views[i].block(*rows) for i in sorted({i for block in blocks for i in block})}
+def chunk_sums(views: Mapping[int, Matrix], blocks: Sequence[Pair], rows: Pair) -> LayerSums:
+    """Sums and products of some rows of all layers."""
+    read = {i: view.block(*rows) for i, view in views.items()}
     with np.errstate(over="ignore", invalid="ignore"):
         totals = {i: layer.sum(axis=0) for i, layer in read.items()}
         return LayerSums(rows[1] - rows[0], totals, {(i, j): read[i].T @ read[j] for i, j in blocks})
 
 
-def finalize_products(views: Sequence[WithSquaredNorm], sums: LayerSums) -> LayerProducts:
+def finalize_products(views: Mapping[int, WithSquaredNorm], sums: LayerSums) -> LayerProducts:
     """Centre combined products, in place."""
     raw_traces = {}
     for i in sums.totals:
@@ -136,38 +128,41 @@ def finalize_products(views: Sequence[WithSquaredNorm], sums: LayerSums) -> Laye
     return LayerProducts(views, sums, raw_traces)
 
 
-def layer_products(views: Sequence[WithSquaredNorm], blocks: Sequence[Pair], n_jobs: int) -> LayerProducts:
-    """Read the layers that blocks name once, leaf by leaf.
+def layer_products(
+    views: Mapping[int, WithSquaredNorm], blocks: Sequence[Pair], n_jobs: int
+) -> LayerProducts:
+    """Read some layers once, leaf by leaf.
 
     Parameters
     ----------
-    views : sequence of WithSquaredNorm
-        With the same samples, each made by :func:`layer_view`.
+    views : mapping of int to WithSquaredNorm
+        Those that blocks name, with the same samples, each made by :func:`layer_view`.
     blocks : sequence of pair of int
         As :func:`blocks_of` gives them.
     n_jobs : int
         Threads; each holds one leaf of all layers that are read. Callers check the budget.
     """
 
+    n = next(iter(views.values())).n_samples
+
     def leaf(rows: Pair) -> LayerSums:
         return chunk_sums(views, blocks, rows)
 
     with single_threaded_blas():
-        sums = combine_tree(ordered_map(leaf, _bounds(views[0].n_samples), n_jobs), combine_sums)
+        sums = combine_tree(ordered_map(leaf, _bounds(n), n_jobs), combine_sums)
     return finalize_products(views, sums)
 
 
-def layer_moments(X: Matrix, Y: Matrix, *, n_jobs: int, budget: int | None) -> CrossMoments:
-    """Cross moments of the :func:`layer_view` of two layers, in one read of each."""
+def layer_moments(X: Matrix, Y: Matrix, *, n_jobs: int, budget: int | None) -> LayerProducts:
+    """Products of two layers, numbered 0 and 1, in one read of each."""
     blocks = blocks_of([(0, 1)])
     fixed, per_worker = products_memory([X, Y], blocks)
-    width = X.n_features + Y.n_features + 2
     workers = workers_within(
         budget,
         n_jobs,
-        fixed=fixed + 8 * width**2,
+        fixed=fixed + 32 * max(X.n_features, Y.n_features) ** 2,
         per_worker=per_worker,
         work=f"cross moments of {X.n_features} and {Y.n_features} features",
     )
-    views = [layer_view(matrix, workers) for matrix in (X, Y)]
-    return layer_products(views, blocks, workers).of(0, 1)
+    views = {i: layer_view(matrix, workers) for i, matrix in enumerate((X, Y))}
+    return layer_products(views, blocks, workers)

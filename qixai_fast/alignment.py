@@ -12,12 +12,11 @@ import numpy as np
 from ._centred import Grams, layer_grams, prefers_grams
 from ._cka_permutations import count_at_least
 from ._device import resolve_device
-from ._layer_products import layer_moments
+from ._layer_products import LayerProducts, layer_moments
 from ._memory import parse_memory
 from ._random import as_generator
-from ._threads import resolve_n_jobs
+from ._threads import resolve_n_jobs, single_threaded_blas
 from ._validate import Float64, Matrix, as_matrix, check_choice, check_int, check_same_samples
-from .statistics import CrossMoments
 
 # A squared norm below this fraction of what it was subtracted from is rounding noise.
 _NOISE = 1e-13
@@ -230,7 +229,7 @@ def _check(X: Any, Y: Any, device: Any, *, min_samples: int) -> tuple[Matrix, Ma
 def _terms(X: Matrix, Y: Matrix, n_jobs: int, budget: int | None) -> CkaTerms:
     if prefers_grams(X, Y):
         return terms_of_grams(layer_grams(X, Y, n_jobs=n_jobs, budget=budget))
-    return terms_of_moments(layer_moments(X, Y, n_jobs=n_jobs, budget=budget), 0, 1)
+    return terms_of_products(layer_moments(X, Y, n_jobs=n_jobs, budget=budget), 0, 1)
 
 
 @dataclass(frozen=True)
@@ -308,22 +307,22 @@ def _sum_of_products(first: Float64, second: Float64) -> float:
     return float(np.einsum("ij,ij->", first, second))
 
 
-def terms_of_moments(moments: CrossMoments, i: int, j: int) -> CkaTerms:
-    """CKA's terms from cross moments of :func:`qixai_fast._layer_products.layer_view`, for inputs i and j.
+def terms_of_products(products: LayerProducts, i: int, j: int) -> CkaTerms:
+    """CKA's terms of layers i and j.
 
     With A the norms column of a layer, a its other columns and d their mean, the squared norm of a
     centred sample is A - 2 d.a - |d|^2, so that its products follow from those of the columns.
     """
     traces, weights = [], []
     for which in (i, j):
-        traces.append(float(np.trace(moments.block(which, which)[:-1, :-1])))
-        weights.append(np.append(-2.0 * moments.mean_of(which)[:-1], 1.0))
+        traces.append(float(np.trace(products.block(which, which)[:-1, :-1])))
+        weights.append(np.append(-2.0 * products.means(which)[:-1], 1.0))
 
     def inner(first: int, second: int) -> tuple[float, float]:
         """Inner products of two Gram matrices and of their diagonals, at the scale of trace 1."""
         side = {i: 0, j: 1}
         x, y = (0, 1) if first != second else (side[first], side[first])
-        block = moments.block(first, second)
+        block = products.block(first, second)
         root_x, root_y = math.sqrt(traces[x]), math.sqrt(traces[y])
         if root_x == 0 or root_y == 0:
             return 0.0, 0.0
@@ -332,8 +331,9 @@ def terms_of_moments(moments: CrossMoments, i: int, j: int) -> CkaTerms:
         diagonal = (weights[x] / traces[x]) @ block @ (weights[y] / traces[y])
         return _sum_of_products(cross, cross), float(diagonal)
 
-    (xx, pp), (xy, pq), (yy, qq) = inner(i, i), inner(i, j), inner(j, j)
-    return CkaTerms(moments.n, xx, xy, yy, pp, pq, qq, traces[0] == 0, traces[1] == 0)
+    with single_threaded_blas():
+        (xx, pp), (xy, pq), (yy, qq) = inner(i, i), inner(i, j), inner(j, j)
+    return CkaTerms(products.sums.n, xx, xy, yy, pp, pq, qq, traces[0] == 0, traces[1] == 0)
 
 
 def terms_of_grams(grams: Grams) -> CkaTerms:

@@ -7,11 +7,10 @@ from typing import Any
 
 from ._centred import Grams, cross_singular_values, layer_grams, layer_norms, prefers_grams
 from ._device import resolve_device
-from ._layer_products import layer_moments
+from ._layer_products import LayerProducts, layer_moments
 from ._memory import parse_memory
 from ._threads import resolve_n_jobs
 from ._validate import as_matrix, check_same_samples
-from .statistics import CrossMoments
 
 
 def procrustes(
@@ -86,7 +85,7 @@ def procrustes(
     first, second = as_matrix(X, "X", min_samples=2), as_matrix(Y, "Y", min_samples=2)
     check_same_samples(first, second)
     threads, budget = resolve_n_jobs(n_jobs), parse_memory(max_memory)
-    parts: CrossMoments | Grams
+    parts: LayerProducts | Grams
     if prefers_grams(first, second):
         # Two eigenproblems with their work space, and the product of the roots, on top of the matrices.
         parts = layer_grams(first, second, n_jobs=threads, budget=budget, squares=5)

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from .._memory import parse_memory, require_budget
 from .._threads import resolve_n_jobs
 from .._validate import Array, Matrix, as_matrix
 from ..store import ActivationStore
+from .layer_moments import LayerMoments
 from .plan import AuditPlan
 
 _MOST_CLASSES = 1000
@@ -62,6 +64,12 @@ class AuditContext:
     def matrix(self, layer: str) -> Matrix:
         """A layer under a name that errors can show."""
         return as_matrix(self.store[layer], f"layer {layer!r}")
+
+    @cached_property
+    def moments(self) -> LayerMoments:
+        """Products of all layers, read when they are first asked for."""
+        matrices = {layer: self.matrix(layer) for layer in self.layers}
+        return LayerMoments(matrices, self.workers(), parse_memory(self.plan.max_memory))
 
     def columns(self, layer: str, maps: npt.NDArray[np.int64]) -> Array:
         """Some maps of a layer: the memory map itself where they are all, a copy in memory otherwise."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .._memory import parse_memory, workers_within
+from .._moment_measures import cosines_of, spectrum_of
 from .._validate import Array, Float64
-from ..quantum import effective_rank, purity, von_neumann_entropy
+from ..quantum import purity, von_neumann_entropy
 from ..similarity import cosine_similarity
 from ..spectra import PCAResult, pca
 from ..statistics import leaf_bounds, reduce_rows
@@ -104,7 +106,12 @@ def layer_stage(context: AuditContext, layer: str, rng: np.random.Generator) -> 
     n, d = data.shape
     varying = maps.low < maps.high
     std = np.where(varying, np.sqrt(maps.squares / (n - 1)), 0.0)
-    spectrum = pca(data, min(n, d, context.plan.n_components), random_state=_seed(rng), **context.options())
+    k, seed = min(n, d, context.plan.n_components), _seed(rng)
+    held = context.moments.products(layer, layer)
+    if held is None:
+        spectrum = pca(data, k, random_state=seed, **context.options())
+    else:
+        spectrum = spectrum_of(held[0], held[1], k)
     ratio = np.nan_to_num(np.asarray(spectrum.explained_variance_ratio, dtype=np.float64))
     components = np.asarray(spectrum.components, dtype=np.float64)
     spread = np.sqrt(np.maximum(np.asarray(spectrum.explained_variance, dtype=np.float64), 0.0))
@@ -180,7 +187,7 @@ def _state(context: AuditContext, layer: str, maps: _Maps) -> dict[str, float | 
         options = {"zero_samples": "drop", **context.options()}
         entropy = von_neumann_entropy(data, **options)
         mixedness = purity(data, **options)
-        rank = effective_rank(data, **options)
+        rank = math.exp(entropy)  # as effective_rank, without another read
     return {
         "effective_rank": rank,
         "von_neumann_entropy": entropy,
@@ -191,17 +198,20 @@ def _state(context: AuditContext, layer: str, maps: _Maps) -> dict[str, float | 
 
 def _duplicates(context: AuditContext, layer: str, varying: npt.NDArray[np.int64]) -> list[list[int]]:
     """Groups of maps that are copies of each other up to positive scale and shift, found tile by tile."""
-    data = context.store[layer]
-    group = np.arange(data.shape[1])
+    group = np.arange(context.store[layer].shape[1])
+    held = context.moments.products(layer, layer)
     starts = range(0, len(varying), _TILE)
     for first in starts:
         rows = varying[first : first + _TILE]
         for second in (start for start in starts if start >= first):
             columns = varying[second : second + _TILE]
-            pair = None if second == first else context.columns(layer, columns)
-            cosines = cosine_similarity(
-                context.columns(layer, rows), pair, axis=0, center=True, **context.options()
-            )
+            if held is None:
+                pair = None if second == first else context.columns(layer, columns)
+                cosines = cosine_similarity(
+                    context.columns(layer, rows), pair, axis=0, center=True, **context.options()
+                )
+            else:
+                cosines = cosines_of(*held, (rows, columns), center=True)
             for i, j in np.argwhere(np.asarray(cosines) >= _SAME_MAP):
                 a, b = group[rows[i]], group[columns[j]]
                 group[group == max(a, b)] = min(a, b)

@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import gammaincinv
 
+from .._moment_measures import cosines_of, entropy_of, schmidt_shares_of
 from .._validate import Array, Float64
-from ..alignment import linear_cka, linear_cka_test
+from ..alignment import linear_cka, linear_cka_test, terms_of_products
 from ..mutual_info.ksg import pairwise_mutual_info_ksg
 from ..mutual_info.significance import mutual_info_test
-from ..quantum import entanglement_entropy, schmidt_spectrum
+from ..quantum import schmidt_spectrum
 from ..similarity import cosine_similarity
 from .context import AuditContext, draw_rows, quiet
 from .cosine_null import chance_threshold
@@ -56,9 +57,12 @@ def relation_stage(
     maps = [chosen_maps(context, summary["std"]) for summary in summaries]
     data = [context.columns(layer, chosen) for layer, chosen in zip(layers, maps, strict=True)]
     second = None if within else data[1]
+    held = context.moments.products(a, b)
     with quiet():
         raw, centred = (
             np.asarray(cosine_similarity(data[0], second, axis=0, center=center, **context.options()))
+            if held is None
+            else cosines_of(*held, (maps[0], maps[1]), center=center)
             for center in (False, True)
         )
     expected = _expected_cosine(context.n_samples, summaries, maps)
@@ -138,8 +142,13 @@ def _alignment(context: AuditContext, a: str, b: str, rng: np.random.Generator) 
             random_state=rng,
             **context.options(),
         )
-        value = test.value if everything else linear_cka(first, second, **context.options())
-        debiased = linear_cka(first, second, debiased=True, **context.options())
+        held = context.moments.products(a, b)
+        if held is not None:
+            terms = terms_of_products(*held)
+            value, debiased = terms.biased(), terms.debiased()
+        else:
+            value = test.value if everything else linear_cka(first, second, **context.options())
+            debiased = linear_cka(first, second, debiased=True, **context.options())
     return {
         "value": value,
         "debiased": debiased,
@@ -164,9 +173,12 @@ def null_quantile(mean: float, std: float, level: float) -> float:
 
 
 def _modes(context: AuditContext, a: str, b: str) -> tuple[dict[str, Any], Float64]:
-    first, second = context.store[a], context.store[b]
-    spectrum = np.asarray(schmidt_spectrum(first, second, **context.options()), dtype=np.float64)
-    entropy = float(entanglement_entropy(first, second, **context.options()))
+    held = context.moments.products(a, b)
+    if held is None:
+        spectrum: Float64 = schmidt_spectrum(context.store[a], context.store[b], **context.options())
+    else:
+        spectrum = schmidt_shares_of(*held)
+    entropy = entropy_of(spectrum)
     return {
         "entropy": entropy,
         "entropy_max": float(np.log(len(spectrum))),

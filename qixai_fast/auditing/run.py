@@ -136,7 +136,7 @@ def audit(
         subject = draw_subject(context, model, inputs, target, stage_generator(seed, "inputs"))
     if out is None:
         results, arrays, runner = _compute(context, subject, early, seed, None, progress)
-        return AuditReport(results, arrays, _timings(runner, opened, None, started, began))
+        return AuditReport(results, arrays, _timings(runner, context, None, started, began))
     folder = Path(out)
     if folder.resolve().is_relative_to(opened.path.resolve()):
         raise ValueError(f"out: {folder} is in the store itself; choose another directory")
@@ -147,7 +147,7 @@ def audit(
         results, arrays, runner = _compute(context, subject, early, seed, files, progress)
         fresh = files.fresh_folder()
         write_report(results, arrays, fresh, progress=progress)
-        timings = _timings(runner, opened, folder, started, began)
+        timings = _timings(runner, context, folder, started, began)
         write_atomic(fresh / "timings.json", json_bytes(timings))
         files.publish(runner.names, list(arrays), json_bytes(results))
     return AuditReport(results, arrays, timings, folder, folder / "report.html")
@@ -333,13 +333,14 @@ def _summary(context: AuditContext) -> StoreSummary:
 
 
 def _timings(
-    runner: StageRunner, store: ActivationStore, out: Path | None, started: str, began: float
+    runner: StageRunner, context: AuditContext, out: Path | None, started: str, began: float
 ) -> dict[str, Any]:
     return {
         "started": started,
         "seconds": time.perf_counter() - began,
-        "store": str(store.path),
+        "store": str(context.store.path),
         "out": None if out is None else str(out),
         "stages": runner.timings,
+        "moments": {"groups": len(context.moments.groups), "reads": context.moments.n_reads},
         "machine": machine(),
     }

@@ -1,0 +1,102 @@
+"""Moments of all layers, for spectra, cosines, CKA and Schmidt modes: in one read where they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import psutil
+
+from .._layer_products import LayerProducts, Pair, blocks_of, layer_products, layer_view, products_memory
+from .._memory import workers_within
+from .._validate import Matrix
+
+# Wider layers have their spectrum from qixai_fast.pca, which need not form all products.
+_WIDEST = 1024
+
+
+class LayerMoments:
+    """Products of layers and of pairs of layers, computed when they are first asked for.
+
+    All that fit a quarter of the budget are computed in one read of each layer. Where not all fit, they
+    are cut into groups in the order in which an audit wants them; one group is held at a time. The numbers
+    do not depend on the groups, to the bit.
+
+    Parameters
+    ----------
+    matrices : mapping of str to Matrix
+        Layers, with the same samples.
+    n_jobs : int
+    budget : int or None
+        Bytes; None for the memory that is free.
+
+    Attributes
+    ----------
+    groups : list of list of pair of int
+        Pairs of layers that are computed together; the same layer twice for its own products.
+    n_reads : int
+        Groups that were read so far.
+    """
+
+    def __init__(self, matrices: Mapping[str, Matrix], n_jobs: int, budget: int | None) -> None:
+        self._numbers = {name: i for i, name in enumerate(matrices)}
+        self._matrices = list(matrices.values())
+        self._n_jobs, self._budget = n_jobs, budget
+        self._limit = (psutil.virtual_memory().available if budget is None else budget) // 4
+        self._held: LayerProducts | None = None
+        self.groups = self._cut()
+        self.n_reads = 0
+
+    def _cut(self) -> list[list[Pair]]:
+        widths = [matrix.n_features for matrix in self._matrices]
+        n = self._matrices[0].n_samples
+        wanted = [(i, i) for i, width in enumerate(widths) if width <= min(n, _WIDEST)]
+        # Gram matrices are smaller for the others.
+        wanted += [(i, j) for i, j in combinations(range(len(widths)), 2) if widths[i] + widths[j] <= n]
+        groups: list[list[Pair]] = []
+        for pair in wanted:
+            if groups and sum(self._memory([*groups[-1], pair])) <= self._limit:
+                groups[-1].append(pair)
+            else:
+                groups.append([pair])
+        return groups
+
+    def _memory(self, pairs: Sequence[Pair]) -> tuple[int, int]:
+        return products_memory(self._matrices, blocks_of(pairs))
+
+    def products(self, a: str, b: str) -> tuple[LayerProducts, int, int] | None:
+        """Products that hold those of two layers, and the numbers of the layers in them.
+
+        None where they are better computed otherwise: for layers too wide for the samples, or for their
+        own products to be of use.
+
+        Raises
+        ------
+        MemoryBudgetError
+            Where the budget is too small for this pair alone.
+        ValueError
+            For NaN and infinite values.
+        """
+        pair = self._numbers[a], self._numbers[b]
+        if self._held is None or pair not in self._held.sums.products:
+            group = next((group for group in self.groups if pair in group), None)
+            if group is None:
+                return None
+            self._held = None
+            self._held = self._read(group)
+            self.n_reads += 1
+        return self._held, *pair
+
+    def _read(self, group: Sequence[Pair]) -> LayerProducts:
+        fixed, per_worker = self._memory(group)
+        alone = fixed + per_worker > self._limit
+        workers = workers_within(
+            self._budget if alone else self._limit,
+            self._n_jobs,
+            fixed=fixed,
+            per_worker=per_worker,
+            work=f"products of {len({i for pair in group for i in pair})} layers",
+        )
+        used = {i for pair in group for i in pair}
+        views = {i: layer_view(matrix, workers) for i, matrix in enumerate(self._matrices) if i in used}
+        return layer_products(views, blocks_of(group), workers)
