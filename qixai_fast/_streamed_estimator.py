@@ -15,7 +15,7 @@ from ._validate import Array, Float64, Matrix, as_matrix
 from .affine import affine_rows, output_array
 from .compat._arguments import is_sparse
 from .decomposition import result_dtype
-from .running_moments import RunningMoments
+from .running_moments import RunningMoments, check_underflow
 from .statistics import cross_moments, cross_moments_memory
 
 # What the spectrum of the moments sets, and what is computed again after more chunks.
@@ -115,6 +115,7 @@ class StreamedEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         chunk = cross_moments(
             [matrix], n_jobs=self.n_jobs, max_memory=None if budget is None else budget - held
         )
+        check_underflow(chunk, matrix)
         dtype = result_dtype(matrix)
         self._dtype = dtype if first else np.promote_types(self._dtype, dtype)
         self._moments = RunningMoments.of(chunk) if first else self._moments.with_chunk(chunk)
@@ -215,7 +216,7 @@ class StreamedEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """Check an input as scikit-learn does, but for its values, which are checked as they are read."""
         array = validate_data(
             self,
-            to_numpy(X, "X") if is_torch(X) else X,
+            to_numpy(X, "X") if is_torch(X) or isinstance(X, np.ndarray) else X,
             reset=reset,
             ensure_all_finite=False,
             ensure_min_samples=min_samples,

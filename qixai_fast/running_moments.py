@@ -12,6 +12,10 @@ from ._threads import ordered_map, single_threaded_blas
 from ._validate import Float64, Matrix
 from .statistics import CrossMoments, check_squares, combine_tree, leaf_bounds, leaf_shift
 
+# Below, squares of single values have lost digits to float64's denormal numbers.
+LEAST_SQUARES = 1e-290
+UNDERFLOW = "X: the squares of the values underflow float64; scale the input up"
+
 
 @dataclass(frozen=True)
 class RunningMoments:
@@ -24,19 +28,27 @@ class RunningMoments:
     Attributes
     ----------
     n : int
-    mean : ndarray of shape (d,)
+    origin : ndarray of shape (d,)
+        The mean of the first chunk.
+    offset : ndarray of shape (d,)
+        What the mean of all is beyond it: means far larger than the spread have fewer digits to spare.
     scatter : ndarray of shape (d, d)
         Centred sums of products.
     """
 
     n: int
-    mean: Float64
+    origin: Float64
+    offset: Float64
     scatter: Float64
+
+    @property
+    def mean(self) -> Float64:
+        return self.origin + self.offset
 
     @classmethod
     def of(cls, moments: CrossMoments) -> RunningMoments:
         """The moments of a first chunk."""
-        return cls(moments.n, moments.mean, moments.scatter)
+        return cls(moments.n, moments.mean, np.zeros_like(moments.mean), moments.scatter)
 
     def with_chunk(self, chunk: CrossMoments) -> RunningMoments:
         """The moments of these samples and a chunk's; takes over the chunk's memory.
@@ -53,22 +65,48 @@ class RunningMoments:
         """
         n = self.n + chunk.n
         with np.errstate(over="ignore", invalid="ignore"):
-            between = chunk.mean - self.mean
+            between = (chunk.mean - self.origin) - self.offset
             weighted = between * (self.n / n * chunk.n)
             scatter = chunk.scatter
             scatter += self.scatter
             for row, factor in enumerate(weighted):
                 scatter[row] += factor * between
-            mean = self.mean + between * (chunk.n / n)
+            offset = self.offset + between * (chunk.n / n)
         if not np.isfinite(np.trace(scatter)):
             raise ValueError("X: the squares of the values overflow float64; scale the input down")
-        return RunningMoments(n, mean, scatter)
+        return RunningMoments(n, self.origin, offset, scatter)
 
     def about_zero(self) -> Float64:
         """Sums of products as they are, shape (d, d), as new memory."""
-        raw: Float64 = self.n * np.outer(self.mean, self.mean)
+        mean = self.mean
+        raw: Float64 = self.n * np.outer(mean, mean)
         raw += self.scatter
+        if np.any(mean) and float(np.trace(raw)) < LEAST_SQUARES:
+            raise ValueError(UNDERFLOW)
         return raw
+
+
+def check_underflow(moments: CrossMoments, matrix: Matrix) -> None:
+    """Raise ValueError where rows differ by so little that float64 has lost digits of their squares.
+
+    The rows are read again only where the squares are that small.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from qixai_fast._validate import as_matrix
+    >>> from qixai_fast.statistics import cross_moments
+    >>> X = as_matrix(np.array([[1e-200], [3e-200]]))
+    >>> check_underflow(cross_moments([X]), X)
+    Traceback (most recent call last):
+    ...
+    ValueError: X: the squares of the values underflow float64; scale the input up
+    """
+    if float(np.trace(moments.scatter)) >= LEAST_SQUARES:
+        return
+    first = matrix.block(0, 1)
+    if any(bool((matrix.block(*leaf) != first).any()) for leaf in leaf_bounds([matrix])):
+        raise ValueError(UNDERFLOW)
 
 
 def leading_components(products: Float64, k: int) -> tuple[Float64, Float64]:

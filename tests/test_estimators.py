@@ -180,6 +180,16 @@ def test_chunks_whose_first_is_far_from_the_others():
     same_fit(rest, PCA(2).fit(X[3:]), tolerance=1e-12)
 
 
+def test_one_sample_at_a_time_about_a_far_mean():
+    X = 1e8 + layer(300, 4, mean=0.0)
+    ours = PCA(4)
+    for row in X:
+        ours.partial_fit(row[None])
+    np.testing.assert_allclose(
+        ours.singular_values_, np.linalg.svd(X - X[0] - (X - X[0]).mean(axis=0), compute_uv=False), rtol=1e-12
+    )
+
+
 def test_single_precision_chunks_are_added_in_double_precision():
     X = layer(600, 8, mean=300.0, dtype=np.float32)
     forward, backward = PCA(3), PCA(3)
@@ -398,6 +408,9 @@ def bad_value(row, column):
         (lambda X: TruncatedSVD(6).fit(X), ValueError, "minimum of 6"),
         (lambda X: TruncatedSVD(0).fit(X), ValueError, "n_components"),
         (lambda X: TruncatedSVD(2).partial_fit(1e200 * X), ValueError, "overflow"),
+        (lambda X: PCA(2).fit(1e-200 * X), ValueError, "underflow"),
+        (lambda X: TruncatedSVD(2).fit(np.full((4, 3), 1e-200)), ValueError, "underflow"),
+        (lambda X: PCA(2).fit(np.ma.masked_greater(X, 3)), ValueError, "masked"),
     ],
 )
 def test_bad_input(call, error, message):
