@@ -14,6 +14,8 @@ from .statistics import CrossMoments, check_squares, combine_tree, leaf_bounds, 
 
 # Below, squares of single values have lost digits to float64's denormal numbers.
 LEAST_SQUARES = 1e-290
+# Of an outer product at a time, so that it stays in cache and out of the budget.
+_OUTER_ROWS = 64
 UNDERFLOW = "X: the squares of the values underflow float64; scale the input up"
 
 
@@ -69,8 +71,9 @@ class RunningMoments:
             weighted = between * (self.n / n * chunk.n)
             scatter = chunk.scatter
             scatter += self.scatter
-            for row, factor in enumerate(weighted):
-                scatter[row] += factor * between
+            for start in range(0, len(between), _OUTER_ROWS):
+                rows = slice(start, start + _OUTER_ROWS)
+                scatter[rows] += np.outer(weighted[rows], between)
             offset = self.offset + between * (chunk.n / n)
         if not np.isfinite(np.trace(scatter)):
             raise ValueError("X: the squares of the values overflow float64; scale the input down")
