@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from qixai_fast.kernels.axis_cpu import PAD
+
 from qixai_fast import kernels
+from qixai_fast.mutual_info.pairs import strip_width, strips_room
 
 FUNCTIONS = [
     pytest.param(node, id=f"{path.stem}.{node.name}")
@@ -30,6 +33,15 @@ def test_arrays_live_as_long_as_their_pointers(function):
     made = {name for name in named_in(function, "pointer") if name.split(".")[0] not in given}
     assert made == named_in(function, "hold")
     assert ast.unparse(function.body[-1]).startswith(("hold(", "return "))
+
+
+def test_strips_of_fewer_points_fit():
+    """Atoms leave fewer continuous samples than there is room for; their strips may need more of it."""
+    most = 0
+    for n in range(2, 60_000):
+        width = strip_width(n)
+        most = max(most, PAD + -(-n // width) * (width + PAD))
+        assert most <= strips_room(n) < 2 * n + 64
 
 
 def test_atoms_where_freed_memory_is_gone():

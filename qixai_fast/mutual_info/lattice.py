@@ -105,9 +105,11 @@ def _uniform_step(distinct: Float64) -> float | None:
         return None
     gaps = np.diff(distinct)
     step = float(gaps.min())
-    multiples = gaps / step
-    nearest = np.round(multiples)
-    on_step = np.abs(multiples - nearest) <= _STEP_TOLERANCE * nearest
+    # Gaps may be beyond float64 in steps: those are no multiples.
+    with np.errstate(over="ignore", invalid="ignore"):
+        multiples = gaps / step
+        nearest = np.round(multiples)
+        on_step = np.abs(multiples - nearest) <= _STEP_TOLERANCE * nearest
     singles = on_step & (nearest == 1)
     if np.count_nonzero(~on_step) > _MAX_ODD_GAPS or 2 * np.count_nonzero(singles) < len(gaps):
         return None

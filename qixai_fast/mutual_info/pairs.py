@@ -38,10 +38,21 @@ def digamma_table(n: int) -> Float64:
     return table
 
 
+# Points in a strip, in square roots of all: keeps both the sweep within a strip and the strips visited few.
+_WIDTH = 2.2
+
+
 def strip_width(n: int) -> int:
-    """Points in a strip: about so many keep both the sweep within a strip and the strips visited few."""
-    width: int = max(LANES, int(2.2 * math.sqrt(n)) // LANES * LANES)
+    """Points in a strip of n."""
+    width: int = max(LANES, int(_WIDTH * math.sqrt(n)) // LANES * LANES)
     return width
+
+
+def strips_room(n: int) -> int:
+    """Places that hold the strips of n points, and of any fewer: their strips may be narrower, and more."""
+    strips = 1 + math.ceil(n / max(LANES, _WIDTH * math.sqrt(n) - LANES))
+    room: int = PAD + n + strip_width(n) + strips * PAD
+    return room
 
 
 class Scratch:
@@ -49,9 +60,7 @@ class Scratch:
 
     def __init__(self, n: int) -> None:
         self.n = n
-        width = strip_width(n)
-        room = PAD + -(-n // width) * (width + PAD)
-        self.strips = np.empty(room), np.empty(room)
+        self.strips = np.empty(strips_room(n)), np.empty(strips_room(n))
         self.counts = np.empty(n + LANES, np.int32), np.empty(n + LANES, np.int32)
         self.times = np.empty(n, np.int32)
         self.position = np.empty(n, np.int32)
