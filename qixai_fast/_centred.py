@@ -75,7 +75,7 @@ def layer_grams(X: Matrix, Y: Matrix, *, n_jobs: int, budget: int | None, square
 def layer_norms(parts: LayerProducts | Grams) -> tuple[float, float]:
     """Frobenius norms of two centred layers."""
     if isinstance(parts, LayerProducts):
-        squares = [float(np.trace(parts.block(i, i)[:-1, :-1])) for i in (0, 1)]
+        squares = [parts.trace(i) for i in (0, 1)]
     else:
         squares = [float(np.trace(matrix)) for matrix in (parts.K, parts.L)]
     return math.sqrt(squares[0]), math.sqrt(squares[1])

@@ -14,27 +14,29 @@ import numpy as np
 
 from ._memory import workers_within
 from ._threads import ordered_map, single_threaded_blas
-from ._validate import Float64, Matrix
-from ._views import WithSquaredNorm, layer_scale
+from ._validate import PIECE_BYTES, Float64, Matrix
+from ._views import WithSquaredNorm, column_scales, layer_scale
 from .statistics import check_squares, combine_tree, leaf_shift
 
 Pair = tuple[int, int]
 
-# Enough rows that the products of a leaf take longer than adding them to those of others.
-LEAF_ROWS = 2048
+LEAF_ROWS = 4096
+# Enough rows that their products take far longer than adding them to those of others.
+_PART_ROWS = 2048
 
 
 def _bounds(n: int) -> list[Pair]:
     return [(start, min(start + LEAF_ROWS, n)) for start in range(0, n, LEAF_ROWS)]
 
 
-def layer_view(matrix: Matrix, n_jobs: int) -> WithSquaredNorm:
+def layer_view(matrix: Matrix, n_jobs: int, *, each: bool = False) -> WithSquaredNorm:
     """View a layer about a shift, with the squared norm of each sample as one more column.
 
     The shift is the layer's mean over its first leaf. One power of two scales a layer whose values are
-    extreme. The norms are what debiased CKA needs beside the products of the features.
+    extreme, or where ``each`` is set one for each such feature. The norms are what debiased CKA needs
+    beside the products of the features.
     """
-    scale = layer_scale(matrix, n_jobs)
+    scale = column_scales(matrix, n_jobs) if each else layer_scale(matrix, n_jobs)
     first = matrix.block(*_bounds(matrix.n_samples)[0])
     first *= scale
     return WithSquaredNorm(matrix.name, matrix.data, matrix.home, scale, leaf_shift(first))
@@ -54,8 +56,10 @@ def products_memory(matrices: Sequence[Matrix], blocks: Sequence[Pair]) -> tuple
     total = 8 * sum(widths[i] for i in used)
     held = len(_bounds(n)).bit_length() + 1
     widest = max(widths[i] for i in used)
-    leaf = min(n, LEAF_ROWS) * (total + 16 * widest)
-    return held * (products + total) + 32 * sum(widths) + 2**16, leaf + products + total + 2**16
+    part = min(n, _PART_ROWS) * total + 2 * max(PIECE_BYTES, 8 * widest)
+    scratch = 8 * max(widths[i] * widths[j] for i, j in blocks)
+    shifts = 16 * min(n, LEAF_ROWS) * widest + 32 * sum(widths)
+    return held * (products + total) + shifts + 2**16, part + products + scratch + 2 * total + 2**16
 
 
 @dataclass(frozen=True)
@@ -77,13 +81,19 @@ class LayerProducts:
         By the numbers of the layers.
     sums : LayerSums
         Centred; their sums of columns are about the views' shift.
-    raw_traces : dict of int to float
-        Sum of squares of each layer's features about the shift, which rounding errors are proportional to.
     """
 
     views: Mapping[int, WithSquaredNorm]
     sums: LayerSums
-    raw_traces: dict[int, float]
+
+    def raw_trace(self, i: int) -> float:
+        """Sum of squares of a layer's features about the shift: rounding errors are proportional to it."""
+        return float(self.sums.totals[i][-1])
+
+    def trace(self, i: int) -> float:
+        """Centred sum of squares of a layer's features; exactly 0 for a constant layer."""
+        total = self.sums.totals[i][:-1]
+        return max(0.0, self.raw_trace(i) - float((total * total).sum()) / self.sums.n)
 
     def block(self, i: int, j: int) -> Float64:
         """Centred sums of products of the columns of layers ``i`` and ``j``, norms last; a view."""
@@ -108,24 +118,36 @@ def combine_sums(first: LayerSums, second: LayerSums) -> LayerSums:
 
 def chunk_sums(views: Mapping[int, Matrix], blocks: Sequence[Pair], rows: Pair) -> LayerSums:
     """Sums and products of some rows of all layers."""
-    read = {i: view.block(*rows) for i, view in views.items()}
-    with np.errstate(over="ignore", invalid="ignore"):
-        totals = {i: layer.sum(axis=0) for i, layer in read.items()}
-        return LayerSums(rows[1] - rows[0], totals, {(i, j): read[i].T @ read[j] for i, j in blocks})
+    totals = {i: np.zeros(view.n_features) for i, view in views.items()}
+    products = {(i, j): np.empty((views[i].n_features, views[j].n_features)) for i, j in blocks}
+    scratch = np.empty(
+        max(block.size for block in products.values()) if rows[1] - rows[0] > _PART_ROWS else 0
+    )
+    for start in range(*rows, _PART_ROWS):
+        part = (start, min(start + _PART_ROWS, rows[1]))
+        read = {i: view.block(*part) for i, view in views.items()}
+        with np.errstate(over="ignore", invalid="ignore"):
+            for i, layer in read.items():
+                totals[i] += layer.sum(axis=0)
+            for (i, j), block in products.items():
+                if start == rows[0]:
+                    np.matmul(read[i].T, read[j], out=block)
+                else:
+                    more = scratch[: block.size].reshape(block.shape)
+                    block += np.matmul(read[i].T, read[j], out=more)
+        del read
+    return LayerSums(rows[1] - rows[0], totals, products)
 
 
 def finalize_products(views: Mapping[int, WithSquaredNorm], sums: LayerSums) -> LayerProducts:
     """Centre combined products, in place."""
-    raw_traces = {}
-    for i in sums.totals:
-        squares = np.diagonal(sums.products[i, i])
-        check_squares(float(squares.sum()), [views[i]])
-        raw_traces[i] = float(squares[:-1].sum())
     for (i, j), products in sums.products.items():
+        named: list[Matrix] = [views[which] for which in sorted({i, j})]
+        check_squares(float(products[-1, -1]) + sum(float(sums.totals[which][-1]) for which in (i, j)), named)
         for start in range(0, len(products), 256):
             some = slice(start, start + 256)
             products[some] -= np.outer(sums.totals[i][some], sums.totals[j]) / sums.n
-    return LayerProducts(views, sums, raw_traces)
+    return LayerProducts(views, sums)
 
 
 def layer_products(
@@ -153,16 +175,38 @@ def layer_products(
     return finalize_products(views, sums)
 
 
-def layer_moments(X: Matrix, Y: Matrix, *, n_jobs: int, budget: int | None) -> LayerProducts:
-    """Products of two layers, numbered 0 and 1, in one read of each."""
-    blocks = blocks_of([(0, 1)])
+def layer_moments(
+    X: Matrix,
+    Y: Matrix,
+    *,
+    n_jobs: int,
+    budget: int | None,
+    across_only: bool = False,
+    each: bool = False,
+    squares: int = 4,
+) -> LayerProducts:
+    """Products of two layers, numbered 0 and 1, in one read of each.
+
+    Parameters
+    ----------
+    X, Y : Matrix
+    n_jobs : int
+    budget : int or None
+    across_only : bool
+        Only those of the one layer with the other.
+    each : bool
+        As in :func:`layer_view`.
+    squares : int
+        Products of the wider layer with itself that the caller may hold at a time, for the budget.
+    """
+    blocks = [(0, 1)] if across_only else blocks_of([(0, 1)])
     fixed, per_worker = products_memory([X, Y], blocks)
     workers = workers_within(
         budget,
         n_jobs,
-        fixed=fixed + 32 * max(X.n_features, Y.n_features) ** 2,
+        fixed=fixed + 8 * squares * max(X.n_features, Y.n_features) ** 2,
         per_worker=per_worker,
-        work=f"cross moments of {X.n_features} and {Y.n_features} features",
+        work=f"products of {X.n_features} and {Y.n_features} features",
     )
-    views = {i: layer_view(matrix, workers) for i, matrix in enumerate((X, Y))}
+    views = {i: layer_view(matrix, workers, each=each) for i, matrix in enumerate((X, Y))}
     return layer_products(views, blocks, workers)

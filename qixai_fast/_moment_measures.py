@@ -33,7 +33,7 @@ def spectrum_of(products: LayerProducts, i: int, n_components: int) -> PCAResult
         values, rows = leading_components(scatter, n_components)
         residuals = np.linalg.norm(rows @ scatter - values[:, None] * rows, axis=1)
     growth = math.sqrt(min(n, LEAF_ROWS)) + math.sqrt(len(scatter)) + (n // LEAF_ROWS).bit_length()
-    rounding = residuals + 4 * _UNIT * growth * products.raw_traces[i]
+    rounding = residuals + 4 * _UNIT * growth * products.raw_trace(i)
     total = float(np.trace(scatter))
     scale = float(view.scale)  # one number: layer_view has made it
     sigma = np.sqrt(values) / scale
@@ -82,8 +82,7 @@ def schmidt_shares_of(products: LayerProducts, i: int, j: int) -> Float64:
     cross = products.block(i, j)[:-1, :-1]
     with single_threaded_blas():
         values = np.linalg.svd(cross, compute_uv=False).astype(np.float64, copy=False)
-    squares = [float(np.trace(products.block(which, which)[:-1, :-1])) for which in (i, j)]
-    bound = math.sqrt(squares[0]) * math.sqrt(squares[1])
+    bound = math.sqrt(products.trace(i)) * math.sqrt(products.trace(j))
     if bound == 0 or np.linalg.norm(values) <= _NOISE * bound:
         names = " and ".join(products.views[which].name for which in (i, j))
         raise ValueError(f"{names}: their cross-covariance is zero, so there is no Schmidt spectrum")

@@ -10,6 +10,7 @@ from functools import reduce
 
 import numpy as np
 
+from ._memory import release_pages
 from ._threads import ordered_map
 from ._validate import Float64, Matrix, piece_rows
 from .statistics import leaf_bounds
@@ -17,6 +18,7 @@ from .statistics import leaf_bounds
 # Fourth powers of values between these stay well inside float64.
 _SMALLEST_SAFE = 1e-30
 _LARGEST_SAFE = 1e30
+_RELEASE_BYTES = 4 * 2**20
 
 
 def columns_of(matrix: Matrix, start: int, stop: int) -> Matrix:
@@ -60,13 +62,25 @@ class WithSquaredNorm(Affine):
 
     def block(self, start: int, stop: int) -> Float64:
         wider = np.empty((stop - start, self.n_features))
+        as_it_is = np.ndim(self.scale) == 0 and self.scale == 1
         # A few rows at a time, which stay in the cache until all is done with them.
         step = piece_rows(self.n_features)
+        unreleased = start
         for first in range(start, stop, step):
-            rows = super().block(first, min(first + step, stop))
-            target = wider[first - start : first - start + len(rows)]
-            target[:, :-1] = rows
-            np.einsum("ij,ij->i", rows, rows, out=target[:, -1])
+            last = min(first + step, stop)
+            target = wider[first - start : last - start]
+            features, norms = target[:, :-1], target[:, -1]
+            if as_it_is:
+                np.subtract(self.data[first:last], self.shift, out=features)
+                read = self.data[unreleased:last]
+                if last == stop or read.nbytes >= _RELEASE_BYTES:
+                    release_pages(read)
+                    unreleased = last
+            else:
+                features[...] = super().block(first, last)
+            np.einsum("ij,ij->i", features, features, out=norms)
+            if not np.isfinite(norms.sum()):
+                super().block(first, last)  # says which value is not finite; or squares overflow
         return wider
 
 
@@ -91,15 +105,21 @@ def _safe_powers(largest: Float64) -> Float64:
     return scales
 
 
-def within_range(matrix: Matrix, n_jobs: int) -> Matrix:
-    """Scale columns of extreme values by powers of two; a matrix without any as it is.
+def column_scales(matrix: Matrix, n_jobs: int) -> Float64 | float:
+    """A power of two for each column of extreme values, 1 for the others; a single 1 where there are none.
 
     Only float64 input can hold such values, so that nothing else is read for it.
     """
     if matrix.dtype != np.float64:
-        return matrix
+        return 1.0
     scales = _safe_powers(largest_magnitudes(matrix, n_jobs))
-    if (scales == 1).all():
+    return 1.0 if (scales == 1).all() else scales
+
+
+def within_range(matrix: Matrix, n_jobs: int) -> Matrix:
+    """Scale columns of extreme values by powers of two; a matrix without any as it is."""
+    scales = column_scales(matrix, n_jobs)
+    if isinstance(scales, float):
         return matrix
     return Affine(matrix.name, matrix.data, matrix.home, scales, np.zeros(matrix.n_features))
 

@@ -8,12 +8,13 @@ from functools import partial
 import numpy as np
 
 from ._centred import centred_view, centred_view_memory
+from ._layer_products import layer_moments
 from ._memory import workers_within
 from ._products import gram, gram_memory
 from ._threads import ordered_map, single_threaded_blas
 from ._validate import Float64, Matrix
-from ._views import Affine, Centred, layer_scale, within_range
-from .statistics import combine_tree, cross_moments, cross_moments_memory, leaf_bounds, leaf_shift
+from ._views import Affine, Centred, within_range
+from .statistics import combine_tree, leaf_bounds, leaf_shift
 
 # From the squared singular values of a layer, largest first: how many directions are kept.
 Keep = Callable[[Float64], int]
@@ -78,31 +79,12 @@ def overlap_of_moments(
     n_jobs : int
     budget : int or None
     """
-    fixed, per_worker = cross_moments_memory([X, Y])
-    d_x, d_y = X.n_features, Y.n_features
-    widest = max(d_x, d_y)
-    workers = workers_within(
-        budget,
-        n_jobs,
-        # The scaled products, their vectors, the work space of the eigenproblem, both whiteners, the overlap.
-        fixed=max(fixed, 8 * ((d_x + d_y) ** 2 + 6 * widest**2 + d_x**2 + d_y**2 + 2 * d_x * d_y)) + 2**16,
-        per_worker=per_worker + 16 * (d_x + d_y) * leaf_bounds([X, Y])[0][1],
-        work=f"canonical correlations of {d_x} and {d_y} features",
-    )
-    in_range = within_range if standardise else _as_one
-    moments = cross_moments([in_range(matrix, workers) for matrix in (X, Y)], n_jobs=workers)
+    # The scaled products, their vectors, the work space of the eigenproblem, both whiteners, the overlap.
+    products = layer_moments(X, Y, n_jobs=n_jobs, budget=budget, each=standardise, squares=8)
     with single_threaded_blas():
-        of_x, of_y = (_whitener(moments.block(i, i), keep, standardise) for i in (0, 1))
-        overlap: Float64 = of_x.T @ moments.block(0, 1) @ of_y
+        of_x, of_y = (_whitener(products.block(i, i)[:-1, :-1], keep, standardise) for i in (0, 1))
+        overlap: Float64 = of_x.T @ products.block(0, 1)[:-1, :-1] @ of_y
     return overlap
-
-
-def _as_one(matrix: Matrix, n_jobs: int) -> Matrix:
-    """A layer of extreme values scaled by one power of two; any other as it is."""
-    scale = layer_scale(matrix, n_jobs)
-    if scale == 1:
-        return matrix
-    return Affine(matrix.name, matrix.data, matrix.home, scale, np.zeros(matrix.n_features))
 
 
 def overlap_of_grams(

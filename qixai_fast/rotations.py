@@ -90,7 +90,7 @@ def procrustes(
         # Two eigenproblems with their work space, and the product of the roots, on top of the matrices.
         parts = layer_grams(first, second, n_jobs=threads, budget=budget, squares=5)
     else:
-        parts = layer_moments(first, second, n_jobs=threads, budget=budget)
+        parts = layer_moments(first, second, n_jobs=threads, budget=budget, across_only=True)
     norms = layer_norms(parts)
     constant = [m.name for m, norm in zip((first, second), norms, strict=True) if norm == 0]
     if constant:

@@ -59,7 +59,7 @@ def test_one_read_gives_what_the_public_functions_give(n, mean):
         true = np.linalg.svd(layer - layer.mean(axis=0), compute_uv=False)[:k]
         assert (np.abs(found.singular_values - true) <= found.error_bound * true + 1e-300).all()
         assert found.total_variance == pytest.approx(expected.total_variance, rel=1e-11)
-        np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-13)
+        np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-13, atol=1e-14)
         np.testing.assert_allclose(
             found.explained_variance_ratio, expected.explained_variance_ratio, atol=1e-12
         )
