@@ -11,19 +11,20 @@ on threads or budgets:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 
 from ._memory import workers_within
 from ._validate import Array, Float64, Matrix
+from .feature_products import feature_pairs, leading_eigenpairs
 from .gram import Rows, StreamedScatter, Strips, Tall, gram, largest_block, long_vectors
-from .krylov import block_krylov, column_norms, krylov_memory
-from .statistics import cross_moments, cross_moments_memory, leaf_bounds, leaf_shift
+from .krylov import block_krylov, krylov_memory
+from .rounding import double_rounding
+from .rounding import relative_bound as relative_bound
+from .statistics import cross_moments_memory, leaf_bounds, leaf_shift
 
 METHODS = ("auto", "covariance", "krylov")
 MIN_PASSES, USUAL_PASSES, MAX_PASSES = 3, 4, 50
@@ -35,7 +36,6 @@ _BLOCK = 32
 _DIRECT_WIDTHS = 32
 # Below, squares of single values have lost digits to float64's denormal numbers.
 _LEAST_SQUARES = 1e-290
-_UNIT = float(np.finfo(np.float64).eps) / 2
 
 Enough = Callable[[Float64, Float64, int], bool]
 
@@ -124,59 +124,13 @@ def result_dtype(matrix: Matrix) -> np.dtype[Any]:
     return np.dtype(np.float32 if half_or_single else np.float64)
 
 
-def relative_bound(squares: Float64, rounding: Float64, truncation: Float64) -> Float64:
-    """Bound on the relative error of singular values, from errors of their squares.
-
-    Parameters
-    ----------
-    squares : ndarray of shape (k,)
-    rounding : ndarray of shape (k,)
-        The true squares are below by no more than this.
-    truncation : ndarray of shape (k,)
-        They are above by no more than this and the rounding: Ritz values never exceed the truth.
-
-    Returns
-    -------
-    ndarray of shape (k,)
-        Grows as ``(sigma_1 / sigma_i) ** 2``, as rounding is in proportion to ``sigma_1 ** 2``; infinite
-        where the true value may be zero.
-    """
-    sigma = np.sqrt(squares)
-    low = np.sqrt(np.maximum(squares - rounding, 0.0))
-    high = np.sqrt(squares + rounding + truncation)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        below = np.where(rounding > 0, rounding / ((sigma + low) * low), 0.0)
-        above = np.where(high > 0, (rounding + truncation) / ((high + sigma) * high), 0.0)
-    return np.maximum(below, above)
-
-
 def _rounding(tall: Tall, trace: float) -> float:
-    """Bound on the 2-norm error of streamed float64 products with this trace.
-
-    Errors of sums grow as the root of their length (Higham and Mary, "A new approach to probabilistic
-    rounding error analysis", 2019); four times that is exceeded with negligible probability.
-    """
+    """Bound on the 2-norm error of streamed float64 products with this trace."""
     bounds = tall.bounds()
-    length = bounds[0][1] - bounds[0][0]
-    growth = math.sqrt(length) + math.sqrt(tall.shape[1]) + len(bounds).bit_length()
-    return 4 * _UNIT * growth * trace
+    return double_rounding(bounds[0][1] - bounds[0][0], tall.shape[1], len(bounds), trace)
 
 
-def _leading_eigenpairs(products: Float64, k: int) -> tuple[Float64, Float64, Float64]:
-    """Values, vectors and residual norms of the ``k`` largest eigenvalues of a symmetric matrix."""
-    width = len(products)
-    few = 4 * k < width
-    values, vectors = scipy.linalg.eigh(
-        products,
-        driver="evr" if few else "evd",
-        subset_by_index=[width - k, width - 1] if few else None,
-        check_finite=False,
-    )
-    values, vectors = np.maximum(values[: -k - 1 : -1], 0.0), vectors[:, : -k - 1 : -1]
-    return values, vectors, column_norms(products @ vectors - vectors * values)
-
-
-def _live(squares: Float64, rounding: float) -> int:
+def _live(squares: Float64, rounding: Float64 | float) -> int:
     """How many leading values stand above rounding, so that vectors may be divided by them."""
     return int(np.count_nonzero(squares > 4 * rounding))
 
@@ -190,7 +144,7 @@ def _left_memory(problem: Problem, rows: int) -> tuple[int, int]:
 
 
 def _with_left(
-    problem: Problem, squares: Float64, right: Float64, mean: Float64, rounding: float, workers: int
+    problem: Problem, squares: Float64, right: Float64, mean: Float64, rounding: Float64 | float, workers: int
 ) -> tuple[Float64, Float64, Array]:
     rows = Rows(problem.matrix, mean if problem.center else None)
     left = np.zeros((problem.matrix.n_samples, problem.n_components), problem.out_dtype)
@@ -203,23 +157,18 @@ def _by_features(problem: Problem) -> Decomposition:
     d = matrix.n_features
     fixed, per_worker = cross_moments_memory([matrix])
     rows = Rows(matrix, None)
-    leaf = leaf_bounds([matrix])[0][1]
-    left_fixed, left_worker = _left_memory(problem, leaf)
-    workers = problem.workers(
-        max(fixed, 8 * (4 * d * d + 3 * d * k)) + left_fixed,
-        max(per_worker, largest_block(rows) + left_worker),
-        f"a spectrum of {d} features",
-    )
-    moments = cross_moments([matrix], n_jobs=workers)
-    products = moments.scatter if problem.center else moments.raw_block(0, 0)
-    trace = float(np.trace(products))
-    rounding = _rounding(rows, moments.raw_trace + (0.0 if problem.center else trace))
-    squares, right, residuals = _leading_eigenpairs(products, k)
-    sigma, left = np.sqrt(squares), None
+    fixed = max(fixed, 8 * (4 * d * d + 3 * d * k))
     if problem.want_left:
-        sigma, right, left = _with_left(problem, squares, right, moments.mean, rounding, workers)
-    n_passes = 2 if problem.want_left else 1
-    return Decomposition(sigma, right, left, residuals + rounding, np.zeros(k), trace, moments.mean, n_passes)
+        left_fixed, left_worker = _left_memory(problem, leaf_bounds([matrix])[0][1])
+        fixed += left_fixed
+        per_worker = max(per_worker, largest_block(rows) + left_worker)
+    workers = problem.workers(fixed, per_worker, f"a spectrum of {d} features")
+    pairs = feature_pairs(matrix, k, center=problem.center, tol=problem.tol, n_jobs=workers)
+    sigma, right, left = np.sqrt(pairs.values), pairs.vectors, None
+    if problem.want_left:
+        sigma, right, left = _with_left(problem, pairs.values, right, pairs.mean, pairs.errors, workers)
+    n_passes = pairs.n_passes + int(problem.want_left)
+    return Decomposition(sigma, right, left, pairs.errors, np.zeros(k), pairs.trace, pairs.mean, n_passes)
 
 
 def _by_samples(problem: Problem) -> Decomposition:
@@ -238,7 +187,7 @@ def _by_samples(problem: Problem) -> Decomposition:
     products = gram(strips, workers)
     trace = float(np.trace(products))
     rounding = _rounding(strips, trace)
-    squares, left, residuals = _leading_eigenpairs(products, k)
+    squares, left, residuals = leading_eigenpairs(products, k)
     components = np.zeros((k, d), problem.out_dtype)
     sigma, left = long_vectors(
         strips, left, np.sqrt(squares), _live(squares, rounding), components.T, workers

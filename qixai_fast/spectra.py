@@ -13,8 +13,9 @@ from ._memory import parse_memory, workers_within
 from ._random import as_generator
 from ._threads import ordered_map, resolve_n_jobs, single_threaded_blas
 from ._validate import Array, Float64, Matrix, as_matrix, check_choice, check_int
-from .decomposition import METHODS, Decomposition, Problem, decompose, relative_bound, result_dtype
+from .decomposition import METHODS, Decomposition, Problem, decompose, result_dtype
 from .gram import Rows
+from .rounding import relative_bound
 
 
 @dataclass(frozen=True, eq=False)

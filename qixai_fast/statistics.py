@@ -14,9 +14,12 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from ._blas import add_products, mirror_upper
+from ._device import Home
 from ._memory import parse_memory, workers_within
 from ._threads import ordered_map, resolve_n_jobs, single_threaded_blas
 from ._validate import Float64, Matrix
+from .shifted_rows import PRODUCT_ROWS, ShiftedReader, aligned_zeros, mean_of_rows
 
 Partial = TypeVar("Partial")
 
@@ -111,13 +114,25 @@ def leaf_shift(block: Float64) -> Float64:
     return shift
 
 
-@dataclass(frozen=True)
+@dataclass
 class ShiftedSums:
-    """Partial of :class:`ShiftedMoments`: rows, their sum and products about the shift."""
+    """Partial of :class:`ShiftedMoments`: rows, their sums and products about the shift.
+
+    Attributes
+    ----------
+    n : int
+    sums : ndarray of shape (2, d)
+        Sums and sums of squares of each column.
+    products : ndarray of shape (d, d)
+        On and above the diagonal.
+    peak : ndarray of shape (d,)
+        Largest sum of squares of each column within one product of rows.
+    """
 
     n: int
-    total: Float64
+    sums: Float64
     products: Float64
+    peak: Float64
 
 
 @dataclass(frozen=True)
@@ -128,23 +143,57 @@ class ShiftedMoments:
     ----------
     shift : ndarray of shape (d,)
         One value for each column of the concatenated inputs; every chunk must use the same.
+    single : bool
+        Products of 512 rows at a time in float32, added up in float64; sums and squares are float64
+        all the same. :mod:`qixai_fast.rounding` bounds what that costs.
     """
 
     shift: Float64
+    single: bool = False
 
     def chunk(self, blocks: Sequence[Float64]) -> ShiftedSums:
-        """Sums and products of one leaf; overwrites a single block."""
-        rows = blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
-        with np.errstate(over="ignore", invalid="ignore"):
-            rows -= self.shift
-            return ShiftedSums(len(rows), rows.sum(axis=0), rows.T @ rows)
+        """Sums and products of blocks with the same rows."""
+        matrices = [Matrix("blocks", block, Home()) for block in blocks]
+        return self.chunk_of(matrices, 0, len(blocks[0]))
+
+    def chunk_of(self, matrices: Sequence[Matrix], start: int, stop: int) -> ShiftedSums:
+        """Sums and products of rows ``start:stop``, read a few at a time.
+
+        Raises
+        ------
+        ValueError
+            For the first value that is not finite.
+        """
+        from .kernels.moments_cpu import add_upper
+
+        width = len(self.shift)
+        dtype = np.dtype(np.float32 if self.single else np.float64)
+        reader = ShiftedReader(matrices, self.shift, dtype, min(PRODUCT_ROWS, stop - start))
+        square = (width, width)
+        part = ShiftedSums(stop - start, np.zeros((2, width)), aligned_zeros(square, float), np.zeros(width))
+        product = aligned_zeros(square, np.float32) if self.single else part.products
+        for first in range(start, stop, PRODUCT_ROWS):
+            last = min(first + PRODUCT_ROWS, stop)
+            sums = np.zeros((2, width))
+            rows = reader.read(first, last, sums)
+            reader.check(first, last, sums)
+            add_products(rows, product, keep=not self.single)
+            if self.single:
+                add_upper(product, part.products)
+            part.sums += sums
+            np.maximum(part.peak, sums[1], out=part.peak)
+        reader.release(stop)
+        if self.single:
+            np.fill_diagonal(part.products, part.sums[1])
+        return part
 
     def combine(self, first: ShiftedSums, second: ShiftedSums) -> ShiftedSums:
         """Add two partials into the memory of the first."""
         with np.errstate(over="ignore", invalid="ignore"):
-            np.add(first.total, second.total, out=first.total)
+            np.add(first.sums, second.sums, out=first.sums)
             np.add(first.products, second.products, out=first.products)
-        return ShiftedSums(first.n + second.n, first.total, first.products)
+        np.maximum(first.peak, second.peak, out=first.peak)
+        return ShiftedSums(first.n + second.n, first.sums, first.products, first.peak)
 
 
 @dataclass(frozen=True)
@@ -163,6 +212,10 @@ class CrossMoments:
         Input ``i`` holds columns ``edges[i]:edges[i + 1]``.
     raw_trace : float
         Sum of squares about the shift; rounding errors in ``scatter`` are proportional to it.
+    squares, peak : ndarray of shape (d,)
+        Sum of squares of each column about the shift, and the largest within one product of rows.
+    single : bool
+        Whether products are float32.
     """
 
     n: int
@@ -171,6 +224,9 @@ class CrossMoments:
     scatter: Float64
     edges: tuple[int, ...]
     raw_trace: float
+    squares: Float64
+    peak: Float64
+    single: bool
 
     def _columns(self, i: int) -> slice:
         return slice(self.edges[i], self.edges[i + 1])
@@ -189,15 +245,19 @@ class CrossMoments:
         return raw
 
 
-def finalize_moments(sums: ShiftedSums, shift: Float64, widths: Sequence[int]) -> CrossMoments:
+def finalize_moments(
+    sums: ShiftedSums, shift: Float64, widths: Sequence[int], *, single: bool = False
+) -> CrossMoments:
     """Turn combined sums about a shift into centred moments; overwrites the products."""
-    products, total, n = sums.products, sums.total, sums.n
+    products, total, n = sums.products, sums.sums[0], sums.n
     raw_trace = float(np.trace(products))
+    mirror_upper(products)
     for start in range(0, len(total), 256):
         rows = slice(start, start + 256)
         products[rows] -= np.outer(total[rows], total) / n
     edges = tuple(int(edge) for edge in np.cumsum([0, *widths]))
-    return CrossMoments(n, shift, shift + total / n, products, edges, raw_trace)
+    mean = shift + total / n
+    return CrossMoments(n, shift, mean, products, edges, raw_trace, sums.sums[1], sums.peak, single)
 
 
 def check_squares(sum_of_squares: float, matrices: Sequence[Matrix]) -> None:
@@ -207,18 +267,34 @@ def check_squares(sum_of_squares: float, matrices: Sequence[Matrix]) -> None:
         raise ValueError(f"{names}: the squares of the values overflow float64; scale the input down")
 
 
+def moment_bounds(matrices: Sequence[Matrix]) -> list[tuple[int, int]]:
+    """First and last-plus-one row of every part of cross moments: four leaves of rows each.
+
+    Adding up products of all pairs of columns costs more than it does for sums of columns.
+    """
+    leaves = leaf_bounds(matrices)
+    return [(leaves[i][0], leaves[min(i + 3, len(leaves) - 1)][1]) for i in range(0, len(leaves), 4)]
+
+
 def cross_moments_memory(matrices: Sequence[Matrix]) -> tuple[int, int]:
     """Bytes that :func:`cross_moments` takes, results included: once, and for each worker."""
     width = sum(matrix.n_features for matrix in matrices)
-    bounds = leaf_bounds(matrices)
-    leaf = 8 * width * (bounds[0][1] - bounds[0][0])
+    bounds = moment_bounds(matrices)
+    rows = min(PRODUCT_ROWS, bounds[0][1])
     square = 8 * width * width
     held = len(bounds).bit_length() + 1
-    return held * square + 3 * 8 * 256 * width + 2**16, 2 * leaf + square + 2**16
+    # A worker holds rows as they are read, one matrix after the other, and as they are multiplied.
+    read = max(matrix.n_features * np.result_type(matrix.dtype, np.float32).itemsize for matrix in matrices)
+    per_worker = rows * (read + 8 * width) + square + square // 2 + 8 * 8 * width + 2**16
+    return held * square + 3 * 8 * min(256, width) * width + 2**16, per_worker
 
 
 def cross_moments(
-    matrices: Sequence[Matrix], *, n_jobs: int | None = None, max_memory: int | float | str | None = None
+    matrices: Sequence[Matrix],
+    *,
+    single: bool = False,
+    n_jobs: int | None = None,
+    max_memory: int | float | str | None = None,
 ) -> CrossMoments:
     """Means and all sums of products of the columns of several matrices, in one read of each.
 
@@ -228,6 +304,10 @@ def cross_moments(
     ----------
     matrices : sequence of Matrix
         The same samples in each; ``d`` columns in all.
+    single : bool
+        Products in float32, about twice as fast: see :class:`ShiftedMoments`. A product (i, j) is then off by
+        about 1e-8 of the root of products (i, i) and (j, j), and by less for many samples. Values whose
+        squares overflow float32 are read again for float64 products.
     n_jobs : int, optional
         Threads; the result has the same bits for any number.
     max_memory : int or str, optional
@@ -260,9 +340,21 @@ def cross_moments(
     workers = workers_within(
         parse_memory(max_memory), resolve_n_jobs(n_jobs), fixed=fixed, per_worker=per_worker, work=work
     )
-    start, stop = leaf_bounds(matrices)[0]
-    shift = np.concatenate([leaf_shift(matrix.block(start, stop)) for matrix in matrices])
+    statistic = ShiftedMoments(first_means(matrices), single)
+
+    def part(bounds: tuple[int, int]) -> ShiftedSums:
+        return statistic.chunk_of(matrices, *bounds)
+
     with single_threaded_blas():
-        sums = reduce_rows(ShiftedMoments(shift), matrices, workers)
-    check_squares(float(np.trace(sums.products)), matrices)
-    return finalize_moments(sums, shift, [matrix.n_features for matrix in matrices])
+        sums = combine_tree(ordered_map(part, moment_bounds(matrices), workers), statistic.combine)
+    check_squares(float(sums.sums[1].sum()), matrices)
+    if single and not np.isfinite(sums.products.sum()):
+        return cross_moments(matrices, n_jobs=n_jobs, max_memory=max_memory)
+    widths = [matrix.n_features for matrix in matrices]
+    return finalize_moments(sums, statistic.shift, widths, single=single)
+
+
+def first_means(matrices: Sequence[Matrix]) -> Float64:
+    """Mean of every column over its first rows, shape (d,): what moments are taken about."""
+    stop = min(PRODUCT_ROWS, leaf_bounds(matrices)[0][1])
+    return np.concatenate([mean_of_rows(matrix, 0, stop) for matrix in matrices])
