@@ -8,21 +8,19 @@ metaphor, with the definitions of quantum information theory: they measure class
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ._centred import cross_singular_values, layer_grams, prefers_grams
 from ._device import resolve_device
+from ._entropies import check_alpha, entropy
 from ._layer_products import layer_moments
 from ._memory import parse_memory, workers_within
-from ._products import gram, gram_memory
-from ._threads import resolve_n_jobs, single_threaded_blas
-from ._unit_rows import UnitRows
-from ._validate import Array, Float64, Matrix, as_matrix, check_choice, check_same_samples
-from .statistics import cross_moments, cross_moments_memory
+from ._states import EXACT_SIDE, Ensemble, entropies, states_of, warn_of_bound
+from ._threads import resolve_n_jobs
+from ._validate import as_matrix, check_choice, check_int, check_same_samples
+from .bins import check_flag
 
 # A cross-covariance whose norm is below this fraction of the largest it could be is rounding noise.
 _NOISE = 1e-13
@@ -31,12 +29,15 @@ _NOISE = 1e-13
 def von_neumann_entropy(
     X: Any,
     *,
+    alpha: float = 1,
+    rank: int | None = None,
+    return_bound: bool = False,
     zero_samples: str = "raise",
     n_jobs: int | None = None,
     device: Any = None,
     max_memory: int | float | str | None = None,
-) -> float:
-    r"""Von Neumann entropy of a layer, in nats.
+) -> Any:
+    r"""Von Neumann entropy of a layer, in nats; or its Renyi entropy of another order.
 
     0 where all samples point the same way (or the opposite one), ln d where they use all d
     directions alike.
@@ -45,6 +46,14 @@ def von_neumann_entropy(
     ----------
     X : array-like of shape (n_samples, n_features)
         Activations: any input that the package takes, read block by block. Not centred.
+    alpha : float
+        Order, above 0. 1: von Neumann. 2: minus the logarithm of :func:`purity`. Larger orders look at the
+        leading eigenvalues only, smaller ones at how many there are.
+    rank : int, optional
+        Leading eigenvalues to compute; the rest is bounded. None: all of them where there are up to
+        5,000 samples or 5,000 features, else 256.
+    return_bound : bool
+        Return the bound as well.
     zero_samples : {"raise", "drop"}
         A sample of zeros, which layers with ReLU can have, is no state. "raise" refuses it; "drop"
         computes from all others.
@@ -57,7 +66,11 @@ def von_neumann_entropy(
     Returns
     -------
     float
-        Between 0 and ln(min(n_samples, n_features)).
+        Between 0 and ln(min(n_samples, n_features)). Where not all eigenvalues were computed, the middle
+        of the values that it can have.
+    bound : float
+        With ``return_bound``: how far the true value can be from it, rounding aside. 0 where all
+        eigenvalues were computed.
 
     Raises
     ------
@@ -68,13 +81,23 @@ def von_neumann_entropy(
     MemoryBudgetError
         Where ``max_memory`` is too small.
 
+    Warns
+    -----
+    UserWarning
+        Where the bound is above 0.05 nats and was not asked for.
+
     Notes
     -----
     :math:`S(\rho) = -\operatorname{tr} \rho \ln \rho` with :math:`\rho = \frac1N \sum_i a_i a_i^T` and
     :math:`a_i = x_i / \lVert x_i \rVert`: von Neumann 1927; Nielsen and Chuang 2010, equation 11.51.
-    It equals the matrix-based entropy of order 1 of Sanchez Giraldo, Rao and Principe 2015 (IEEE Trans.
-    Inf. Theory 61, definition 2) with the cosine as kernel. The eigenvalues are those of the smaller
-    of :math:`\rho` (one read) and the Gram matrix of the :math:`a_i`.
+    :math:`S_\alpha(\rho) = \frac{1}{1 - \alpha} \ln \operatorname{tr} \rho^\alpha` is the matrix-based
+    entropy of Sanchez Giraldo, Rao and Principe 2015 (IEEE Trans. Inf. Theory 61, definition 2) with
+    the cosine as kernel, in nats. The eigenvalues are those of the smaller of :math:`\rho` (one read)
+    and the Gram matrix of the :math:`a_i`.
+
+    The bound: the leading eigenvalues come with residuals, and of all others the sum and the sum of
+    squares are known exactly. Their entropy is smallest, by Jensen's inequality, where it is
+    :math:`t \ln(t / f)`, and largest where they are alike.
 
     Examples
     --------
@@ -85,11 +108,19 @@ def von_neumann_entropy(
     1.0
     >>> qf.von_neumann_entropy([[1.0, 2.0], [2.0, 4.0]])
     0.0
+    >>> value, bound = qf.von_neumann_entropy(np.eye(4), rank=2, return_bound=True)
+    >>> abs(value - math.log(4)) <= bound + 1e-12
+    True
     """
-    state = _density(X, zero_samples, n_jobs=n_jobs, device=device, max_memory=max_memory)
-    with single_threaded_blas():
-        eigenvalues = np.linalg.eigvalsh(state).astype(np.float64, copy=False)
-    return _entropy(eigenvalues)
+    order = check_alpha(alpha)
+    leading = None if rank is None else check_int(rank, "rank", low=1)
+    check_flag(return_bound, "return_bound")
+    layer, threads, budget = _one_layer(X, zero_samples, n_jobs, device, max_memory)
+    ((value, bound),) = entropies([layer], order, leading, n_jobs=threads, budget=budget)
+    if return_bound:
+        return value, bound
+    warn_of_bound(bound)
+    return value
 
 
 def purity(
@@ -131,8 +162,67 @@ def purity(
     >>> qf.purity(np.eye(4)), qf.purity([[1.0, 2.0], [2.0, 4.0]])
     (0.25, 1.0)
     """
-    state = _density(X, zero_samples, n_jobs=n_jobs, device=device, max_memory=max_memory)
+    layer, threads, budget = _one_layer(X, zero_samples, n_jobs, device, max_memory)
+    whole = layer.side <= EXACT_SIDE
+    fixed, each = layer.matrix_memory() if whole else layer.partial_memory(1)
+    work = f"a density matrix of {layer.side} by {layer.side}"
+    workers = workers_within(budget, threads, fixed=fixed + 3 * layer.n_samples, per_worker=each, work=work)
+    if not whole:
+        return min(1.0, layer.squared_norm(workers))
+    state = layer.matrix(workers)
     return min(1.0, float(np.einsum("ij,ij->", state, state)))
+
+
+def coherence(
+    X: Any,
+    *,
+    zero_samples: str = "raise",
+    n_jobs: int | None = None,
+    device: Any = None,
+    max_memory: int | float | str | None = None,
+) -> float:
+    r"""Coherence of a layer between its features: 0 where no two are ever active together.
+
+    Unlike the other measures it depends on the basis: it is about these features, not about the
+    space that they span.
+
+    Parameters
+    ----------
+    X, zero_samples, n_jobs, device, max_memory
+        As in :func:`von_neumann_entropy`.
+
+    Returns
+    -------
+    float
+        Between 0 and n_features - 1, which all samples alike with all features equal have.
+
+    Raises
+    ------
+    ValueError, TypeError, MemoryBudgetError
+        As :func:`von_neumann_entropy`.
+
+    Notes
+    -----
+    :math:`C(\rho) = \sum_{i \ne j} \lvert \rho_{ij} \rvert`, with :math:`\rho` as in
+    :func:`von_neumann_entropy`: the l1 norm of coherence of Baumgratz, Cramer and Plenio 2014 (Phys.
+    Rev. Lett. 113, 140401). The matrix is made a few rows at a time, so that wide layers
+    take no square of their width.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import qixai_fast as qf
+    >>> qf.coherence(np.eye(4)), round(qf.coherence(np.ones((3, 4))), 12)
+    (0.0, 3.0)
+    """
+    layer, threads, budget = _one_layer(X, zero_samples, n_jobs, device, max_memory)
+    fixed, each = layer.norms_memory()
+    workers = workers_within(
+        budget, threads, fixed=fixed + 3 * layer.n_samples, per_worker=each, work="coherence"
+    )
+    magnitudes = layer.sum_over_entries(np.abs, workers)
+    # The entries on the diagonal, which are never negative, sum to the number of states.
+    return max(0.0, magnitudes / layer.n_states - 1.0)
 
 
 def effective_rank(
@@ -174,9 +264,10 @@ def effective_rank(
     >>> round(qf.effective_rank(np.eye(4)), 12)
     4.0
     """
-    return math.exp(
-        von_neumann_entropy(X, zero_samples=zero_samples, n_jobs=n_jobs, device=device, max_memory=max_memory)
-    )
+    layer, threads, budget = _one_layer(X, zero_samples, n_jobs, device, max_memory)
+    ((value, bound),) = entropies([layer], 1.0, None, n_jobs=threads, budget=budget)
+    warn_of_bound(bound)
+    return math.exp(value)
 
 
 def schmidt_spectrum(
@@ -241,7 +332,8 @@ def schmidt_spectrum(
         grams = layer_grams(first, second, n_jobs=threads, budget=budget, squares=5)
         values, bound = cross_singular_values(grams)
     else:
-        values, bound = cross_singular_values(layer_moments(first, second, n_jobs=threads, budget=budget))
+        products = layer_moments(first, second, n_jobs=threads, budget=budget, across_only=True)
+        values, bound = cross_singular_values(products)
     if bound == 0 or np.linalg.norm(values) <= _NOISE * bound:
         raise ValueError(
             "X and Y: their centred cross-covariance is zero (a constant layer, or no linear dependence), "
@@ -292,62 +384,14 @@ def entanglement_entropy(
     1.0
     """
     shares = schmidt_spectrum(X, Y, n_jobs=n_jobs, device=device, max_memory=max_memory)
-    return _entropy(np.asarray(shares.cpu() if hasattr(shares, "cpu") else shares))
+    return entropy(np.asarray(shares.cpu() if hasattr(shares, "cpu") else shares))
 
 
-def _entropy(probabilities: Float64) -> float:
-    """Entropy in nats of weights that rounding may have left slightly below 0 or off a sum of 1."""
-    weights = np.maximum(probabilities, 0.0)
-    weights = weights[weights > 0] / weights.sum()
-    return max(0.0, float(-(weights * np.log(weights)).sum()))
-
-
-@dataclass(frozen=True)
-class _States(UnitRows):
-    """Samples as states; a sample of zeros, which is none, is refused."""
-
-    def fill(self, target: Array, start: int, stop: int) -> None:
-        super().fill(target, start, stop)
-        zero: npt.NDArray[np.bool_] = self.is_zero[start:stop]
-        if zero.any():
-            raise ValueError(
-                f"{self.name}: the sample at row {start + int(np.argmax(zero))} is all zeros, which is no "
-                "state; leave such samples out, or pass zero_samples='drop'"
-            )
-
-
-def _density(
-    X: Any, zero_samples: str, *, n_jobs: int | None, device: Any, max_memory: int | float | str | None
-) -> Float64:
-    """The density matrix of a layer, or the Gram matrix of its states where that is smaller.
-
-    Both have trace 1 and the same eigenvalues, but for zeros.
-    """
+def _one_layer(
+    X: Any, zero_samples: str, n_jobs: int | None, device: Any, max_memory: int | float | str | None
+) -> tuple[Ensemble, int, int | None]:
+    """Check what all measures of one layer take: its states, threads, and the budget."""
     check_choice(zero_samples, "zero_samples", ("raise", "drop"))
     resolve_device(device)
-    matrix = as_matrix(X, "X")
-    states = _states(matrix, refuse_zeros=zero_samples == "raise")
-    wide = matrix.n_samples < matrix.n_features
-    fixed, per_worker = gram_memory(states) if wide else cross_moments_memory([states])
-    side = matrix.n_samples if wide else matrix.n_features
-    workers = workers_within(
-        parse_memory(max_memory),
-        resolve_n_jobs(n_jobs),
-        # A copy for the eigenvalues or of the moments, and its work space.
-        fixed=fixed + 8 * 2 * side**2 + matrix.n_samples + 2**16,
-        per_worker=per_worker,
-        work=f"a density matrix of {side} by {side}",
-    )
-    state = gram(states, workers) if wide else cross_moments([states], n_jobs=workers).raw_block(0, 0)
-    if states.is_zero.all():
-        raise ValueError(f"{states.name}: every sample is all zeros, so there is no state")
-    # Each state adds 1 to the trace, and a dropped sample 0.
-    state /= np.trace(state)
-    return state
-
-
-def _states(matrix: Matrix, *, refuse_zeros: bool) -> UnitRows:
-    kind = _States if refuse_zeros else UnitRows
-    return kind(
-        matrix.name, matrix.data, matrix.home, center=False, is_zero=np.zeros(matrix.n_samples, dtype=bool)
-    )
+    threads, budget = resolve_n_jobs(n_jobs), parse_memory(max_memory)
+    return Ensemble(tuple(states_of([as_matrix(X, "X")], zero_samples))), threads, budget

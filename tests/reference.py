@@ -145,6 +145,35 @@ def entropy(probabilities):
     return sum(-p * np.log(p) for p in probabilities if p > 0)
 
 
+def renyi_entropy(probabilities, alpha):
+    """Renyi 1961, in nats; the limit where alpha is 1."""
+    p = np.asarray([p for p in probabilities if p > 1e-15])
+    return entropy(p) if alpha == 1 else np.log((p**alpha).sum()) / (1 - alpha)
+
+
+def joint_density_matrix(X, Y):
+    """Mean of the Kronecker products of both layers' projectors."""
+    X, Y = np.asarray(X, dtype=np.float64), np.asarray(Y, dtype=np.float64)
+    rho = 0
+    for x, y in zip(X, Y, strict=True):
+        a, b = x / np.linalg.norm(x), y / np.linalg.norm(y)
+        rho = rho + np.kron(np.outer(a, a), np.outer(b, b)) / len(X)
+    return rho
+
+
+def quantum_mutual_information(X, Y, alpha=1):
+    """S(A) + S(B) - S(AB) of density matrices."""
+    states = density_matrix(X), density_matrix(Y), joint_density_matrix(X, Y)
+    of_x, of_y, of_both = (renyi_entropy(np.linalg.eigvalsh(rho), alpha) for rho in states)
+    return of_x + of_y - of_both
+
+
+def coherence(X):
+    """Sum of the magnitudes off the diagonal."""
+    rho = np.abs(density_matrix(X))
+    return rho.sum() - np.trace(rho)
+
+
 def schmidt_spectrum(X, Y):
     """Squared singular values of the centred cross-covariance, scaled to sum to one."""
     X, Y = np.asarray(X, dtype=np.float64), np.asarray(Y, dtype=np.float64)
