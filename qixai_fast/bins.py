@@ -73,7 +73,7 @@ class Bins:
 
     def encode(self, block: Array, codes: Codes, start: int = 0) -> None:
         """Write the bins of a block of rows (float32 or float64) into columns ``start`` on of ``codes``."""
-        digitize_block(block, self.edges, self.steps, self.zero, codes, start)
+        digitize_block(np.ascontiguousarray(block), self.edges, self.steps, self.zero, codes, start)
 
 
 def row_blocks(n_samples: int, rows: int) -> list[tuple[int, int]]:

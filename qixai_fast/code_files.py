@@ -137,4 +137,9 @@ class CodeFile:
 
 def path_of(out: Any) -> Path | None:
     """The path that an ``out`` argument is, or None where it is something else."""
-    return Path(out) if isinstance(out, (str, os.PathLike)) else None
+    if not isinstance(out, (str, os.PathLike)):
+        return None
+    path = Path(out)
+    if path.is_dir():
+        raise ValueError(f"out: wanted a path of a file, got the directory {str(path)!r}")
+    return path

@@ -48,6 +48,15 @@ def codes_of(X, n_bins, strategy):
     return encode(matrix, bins, rows=11, n_jobs=1)
 
 
+def test_rows_need_not_be_contiguous():
+    X = np.random.default_rng(0).standard_normal((100, 64))[:, ::2]
+    matrix = as_matrix(X)
+    bins = uniform_bins(matrix, 16, rows=7, n_jobs=1)
+    codes = np.empty((32, 100), np.uint8)
+    bins.encode(X, codes)
+    assert np.array_equal(codes, encode(matrix, bins, rows=11, n_jobs=1))
+
+
 finite = st.floats(-1e300, 1e300, allow_subnormal=True)
 lattice = st.integers(-4, 4).map(float)
 

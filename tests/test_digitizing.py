@@ -137,6 +137,7 @@ def test_out_takes_paths_arrays_and_memmaps(tmp_path, n_bins):
         (5, TypeError, "out: wanted a path or a NumPy array, got int"),
         (np.empty((4, 3), np.uint8), ValueError, r"out: wanted shape \(3, 4\)"),
         (np.empty((3, 4), np.uint16), ValueError, "and dtype uint8, got"),
+        ("", ValueError, "out: wanted a path of a file, got the directory '.'"),
         ("no/such/folder/x.npy", OSError, "no/such/folder/x.npy: .* could not be written"),
     ],
 )

@@ -204,7 +204,7 @@ def mutual_info_test(
     >>> test.pvalues < 0.05
     array([[ True, False]])
 
-    A hundred thousand rounds, of which the second pair is spared all but a few:
+    Ten thousand rounds, of which the second pair is spared all but a few:
 
     >>> test = mutual_info_test(x[:, None], Y, n_bins=8, n_permutations=9999, stop_after=10, random_state=0)
     >>> test.n_permutations_used
