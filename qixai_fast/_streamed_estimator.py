@@ -9,13 +9,14 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ._device import home_of, is_torch, resolve_device, to_numpy
-from ._memory import parse_memory, require_budget
+from ._memory import parse_memory, require_budget, workers_within
 from ._threads import resolve_n_jobs, single_threaded_blas
 from ._validate import Array, Float64, Matrix, as_matrix
 from .affine import affine_rows, output_array
 from .compat._arguments import is_sparse
 from .decomposition import result_dtype
-from .running_moments import RunningMoments, check_underflow
+from .feature_products import feature_pairs
+from .running_moments import RunningMoments, check_underflow, leading_components, oriented_rows
 from .statistics import cross_moments, cross_moments_memory
 
 # What the spectrum of the moments sets, and what is computed again after more chunks.
@@ -100,13 +101,9 @@ class StreamedEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         if is_sparse(X):
             raise TypeError("X: partial_fit takes no sparse matrices; call .toarray() on the chunk first")
         matrix = self._read(X, reset=first)
-        # The first chunk reserves what later ones will find held.
-        self._add(matrix, first=first, held=8 * matrix.n_features**2)
-        return self
-
-    def _add(self, matrix: Matrix, *, first: bool, held: int) -> None:
-        """Add a chunk's moments to those held, if it is not the first."""
         d = matrix.n_features
+        # The first chunk reserves what later ones will find held.
+        held = 8 * d * d
         budget = parse_memory(self.max_memory)
         reading = held + sum(cross_moments_memory([matrix]))
         require_budget(
@@ -121,11 +118,26 @@ class StreamedEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self._moments = RunningMoments.of(chunk) if first else self._moments.with_chunk(chunk)
         self._forget(*SPECTRUM)
         self.n_samples_ = self._moments.n
+        return self
 
-    def _fit_narrow(self, matrix: Matrix) -> None:
+    def _fit_narrow(self, matrix: Matrix, k: int, *, center: bool, tol: float | None) -> None:
         """Fit by moments, which are kept so that partial_fit can go on."""
-        self._add(matrix, first=True, held=0)
-        self._settle()
+        fixed, per_worker = cross_moments_memory([matrix])
+        d = matrix.n_features
+        workers = workers_within(
+            parse_memory(self.max_memory),
+            resolve_n_jobs(self.n_jobs),
+            fixed=max(fixed, _spectrum_memory(d)),
+            per_worker=per_worker,
+            work=f"a spectrum of {d} features",
+        )
+        with single_threaded_blas():
+            pairs = feature_pairs(matrix, k, center=center, tol=tol, n_jobs=workers)
+        check_underflow(pairs.moments, matrix)
+        self._moments = RunningMoments.of(pairs.moments)
+        self._dtype = result_dtype(matrix)
+        self.n_samples_ = matrix.n_samples
+        self._take(pairs.values, oriented_rows(pairs.vectors))
 
     def fit_transform(self, X: Any, y: Any = None) -> Any:
         """Fit, and return the scores of the same samples: one more read.
@@ -252,9 +264,15 @@ class StreamedEstimator(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             d = len(self._moments.mean)
             require_budget(parse_memory(self.max_memory), _spectrum_memory(d), f"a spectrum of {d} features")
             with single_threaded_blas():
-                self._take_spectrum(self._moments, self._dtype)
+                values, components = leading_components(*self._wanted_of_moments())
+            self._take(values, components)
 
-    def _take_spectrum(self, moments: RunningMoments, dtype: np.dtype[Any]) -> None:
+    def _wanted_of_moments(self) -> tuple[Float64, int]:
+        """The products that the spectrum is of, and how many components are wanted."""
+        raise NotImplementedError
+
+    def _take(self, squares: Float64, components: Float64) -> None:
+        """Set the fitted attributes from eigenpairs of the moments held."""
         raise NotImplementedError
 
     def __sklearn_tags__(self) -> Any:

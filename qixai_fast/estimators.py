@@ -33,7 +33,7 @@ from ._threads import resolve_n_jobs
 from ._validate import Array, Float64, Matrix
 from .compat._arguments import is_sparse, refuse
 from .errors import MemoryBudgetError
-from .running_moments import RunningMoments, leading_components, total_variance
+from .running_moments import LEAST_SQUARES, UNDERFLOW, total_variance
 
 __all__ = ["PCA", "TruncatedSVD"]
 
@@ -161,7 +161,7 @@ class PCA(StreamedEstimator, TheirPCA):  # type: ignore[misc]
         matrix = self._read(X, reset=True, min_samples=2)
         k = self._wanted(matrix.n_samples, matrix.n_features)
         if matrix.n_features <= NARROW:
-            self._fit_narrow(matrix)
+            self._fit_narrow(matrix, k, center=True, tol=self.tol or None)
             return self
         exact = isinstance(self.n_components, float) or self.svd_solver in ("full", "covariance_eigh")
         found = spectra.pca(
@@ -192,14 +192,17 @@ class PCA(StreamedEstimator, TheirPCA):  # type: ignore[misc]
             )
         return int(wanted)
 
-    def _take_spectrum(self, moments: RunningMoments, dtype: np.dtype[Any]) -> None:
+    def _wanted_of_moments(self) -> tuple[Float64, int]:
+        moments = self._moments
         if moments.n < 2:
             raise ValueError("PCA: wanted at least 2 samples in all, partial_fit has seen 1 sample")
-        k = self._wanted(moments.n, len(moments.mean))
-        squares, components = leading_components(moments.scatter, k)
+        return moments.scatter, self._wanted(moments.n, len(moments.mean))
+
+    def _take(self, squares: Float64, components: Float64) -> None:
+        moments = self._moments
         self.mean_ = moments.mean
         total = float(np.trace(moments.scatter)) / (moments.n - 1)
-        self._keep(components.astype(dtype), squares / (moments.n - 1), total)
+        self._keep(components.astype(self._dtype), squares / (moments.n - 1), total)
 
     def _keep(self, components: Array, variances: Float64, total: float) -> None:
         """Set the fitted attributes, from the components that may be wanted."""
@@ -335,7 +338,8 @@ class TruncatedSVD(StreamedEstimator, TheirTruncatedSVD):  # type: ignore[misc]
             return self
         matrix = self._read(X, reset=True, min_features=self.n_components)
         if matrix.n_features <= NARROW:
-            self._fit_narrow(matrix)
+            k = min(self.n_components, matrix.n_samples)
+            self._fit_narrow(matrix, k, center=False, tol=None)
         else:
             self._fit_wide(matrix)
         return self
@@ -364,14 +368,19 @@ class TruncatedSVD(StreamedEstimator, TheirTruncatedSVD):  # type: ignore[misc]
         total = total_variance(matrix, resolve_n_jobs(self.n_jobs), parse_memory(self.max_memory))
         self._keep(components, sigma, variances, total)
 
-    def _take_spectrum(self, moments: RunningMoments, dtype: np.dtype[Any]) -> None:
-        n, d = moments.n, len(moments.mean)
+    def _wanted_of_moments(self) -> tuple[Float64, int]:
+        d = len(self._moments.mean)
         if self.n_components > d:
             raise ValueError(f"n_components({self.n_components}) must be <= n_features({d}).")
-        squares, components = leading_components(moments.about_zero(), min(self.n_components, n))
-        variances = np.einsum("ij,ij->i", components @ moments.scatter, components) / n
-        total = float(np.trace(moments.scatter)) / n
-        self._keep(components.astype(dtype), np.sqrt(squares), np.maximum(variances, 0.0), total)
+        return self._moments.about_zero(), min(self.n_components, self._moments.n)
+
+    def _take(self, squares: Float64, components: Float64) -> None:
+        scatter, n = self._moments.scatter, self._moments.n
+        if squares[0] < LEAST_SQUARES and np.any(self._moments.mean):
+            raise ValueError(UNDERFLOW)
+        variances = np.einsum("ij,ij->i", components @ scatter, components) / n
+        total = float(np.trace(scatter)) / n
+        self._keep(components.astype(self._dtype), np.sqrt(squares), np.maximum(variances, 0.0), total)
 
     def _keep(self, components: Array, sigma: Float64, variances: Float64, total: float) -> None:
         self.explained_variance_ = variances

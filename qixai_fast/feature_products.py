@@ -43,6 +43,8 @@ class FeaturePairs:
     trace : float
     mean : ndarray of shape (d,)
     n_passes : int
+    moments : CrossMoments
+        What they were computed from.
     """
 
     values: Float64
@@ -51,6 +53,7 @@ class FeaturePairs:
     trace: float
     mean: Float64
     n_passes: int
+    moments: CrossMoments
 
 
 def leading_eigenpairs(products: Float64, k: int) -> tuple[Float64, Float64, Float64]:
@@ -138,4 +141,4 @@ def feature_pairs(matrix: Matrix, k: int, *, center: bool, tol: float | None, n_
         if np.all(relative_bound(values, errors, np.zeros(k)) <= goal):
             break
         single = False
-    return FeaturePairs(values, vectors, errors, trace, moments.mean, n_passes)
+    return FeaturePairs(values, vectors, errors, trace, moments.mean, n_passes, moments)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
 
 from ._memory import workers_within
 from ._threads import ordered_map, single_threaded_blas
 from ._validate import Float64, Matrix
+from .feature_products import leading_eigenpairs
 from .statistics import CrossMoments, check_squares, combine_tree, leaf_bounds, leaf_shift
 
 # Below, squares of single values have lost digits to float64's denormal numbers.
@@ -84,8 +84,6 @@ class RunningMoments:
         mean = self.mean
         raw: Float64 = self.n * np.outer(mean, mean)
         raw += self.scatter
-        if np.any(mean) and float(np.trace(raw)) < LEAST_SQUARES:
-            raise ValueError(UNDERFLOW)
         return raw
 
 
@@ -115,8 +113,7 @@ def check_underflow(moments: CrossMoments, matrix: Matrix) -> None:
 def leading_components(products: Float64, k: int) -> tuple[Float64, Float64]:
     """The ``k`` largest eigenvalues of a symmetric matrix, and their vectors as rows, largest first.
 
-    The entry of largest absolute value of every vector is positive. Rounding may leave eigenvalues
-    of zero slightly below it; they are set to it.
+    The entry of largest absolute value of every vector is positive.
 
     Examples
     --------
@@ -124,18 +121,17 @@ def leading_components(products: Float64, k: int) -> tuple[Float64, Float64]:
     >>> leading_components(np.diag([1.0, 3.0]), 1)
     (array([3.]), array([[0., 1.]]))
     """
-    d = len(products)
-    values, vectors = scipy.linalg.eigh(
-        products,
-        driver="evd" if k == d else "evr",
-        subset_by_index=None if k == d else [d - k, d - 1],
-        check_finite=False,
-    )
-    rows = np.ascontiguousarray(vectors[:, ::-1].T)
-    largest = rows[np.arange(k), np.argmax(np.abs(rows), axis=1)]
+    values, vectors, _ = leading_eigenpairs(products, k)
+    return values, oriented_rows(vectors)
+
+
+def oriented_rows(vectors: Float64) -> Float64:
+    """Columns as rows, the entry of largest absolute value of each made positive."""
+    rows = np.ascontiguousarray(vectors.T)
+    largest = rows[np.arange(len(rows)), np.argmax(np.abs(rows), axis=1)]
     rows[largest < 0] *= -1
     rows += 0.0
-    return np.maximum(values[::-1], 0.0), rows
+    return rows
 
 
 def total_variance(matrix: Matrix, n_jobs: int, budget: int | None) -> float:

@@ -376,6 +376,20 @@ def test_far_mean_in_single_precision():
     np.testing.assert_allclose(ours.singular_values_, pca(X, 10).singular_values, rtol=1e-6)
 
 
+@pytest.mark.parametrize("kind", BOTH)
+def test_fit_of_single_precision_keeps_the_promise_and_goes_on(kind):
+    rng = np.random.default_rng(0)
+    scales = np.concatenate([np.logspace(0, -2, 20), np.full(108, 1e-3)])
+    X = (100 * (kind is PCA) + rng.standard_normal((6000, 128)) * scales).astype(np.float32)
+    exact = X.astype(np.float64) - (X.mean(axis=0, dtype=np.float64) if kind is PCA else 0)
+    sigma = np.linalg.svd(exact, compute_uv=False)[:10]
+    ours = kind(10).fit(X)
+    np.testing.assert_allclose(ours.singular_values_, sigma, rtol=1e-6)
+    same_fit(kind(10).fit(X[:4000]).partial_fit(X[4000:]), ours, tolerance=1e-5)
+    in_chunks = kind(10).partial_fit(X[:4000]).partial_fit(X[4000:])
+    np.testing.assert_allclose(in_chunks.singular_values_, sigma, rtol=1e-10)
+
+
 def bad_value(row, column):
     X = layer(30, 5)
     X[row, column] = np.nan
