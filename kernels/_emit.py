@@ -15,7 +15,6 @@ I64 = ir.IntType(64)
 F32 = ir.FloatType()
 F64 = ir.DoubleType()
 FLOATS = ir.VectorType(F64, LANES)
-INTS = ir.VectorType(I64, LANES)
 SHORTS = ir.VectorType(I32, LANES)
 SINGLES = ir.VectorType(F32, LANES)
 
