@@ -10,6 +10,7 @@ from scipy.stats import pearsonr, spearmanr
 import qixai_fast as qf
 from qixai_fast._moment_measures import cosines_of, schmidt_shares_of, spectrum_of
 from qixai_fast._validate import Matrix, as_matrix
+from qixai_fast._views import WithSquaredNorm
 from qixai_fast.alignment import terms_of_products
 from qixai_fast.auditing.layer_moments import LayerMoments
 
@@ -61,13 +62,19 @@ def test_four_layers_all_pairs(race, size, rng, tmp_path, monkeypatch):
         rounds=3,
     )
     rows = {}
-    read = Matrix.block
 
-    def counted(self, start, stop):
-        rows[self.name] = rows.get(self.name, 0) + stop - start
-        return read(self, start, stop)
+    def counted(kind):
+        read = kind.block
 
-    monkeypatch.setattr(Matrix, "block", counted)
+        def block(self, start, stop):
+            if type(self) is kind:
+                rows[self.name] = rows.get(self.name, 0) + stop - start
+            return read(self, start, stop)
+
+        monkeypatch.setattr(kind, "block", block)
+
+    counted(Matrix)
+    counted(WithSquaredNorm)
     found = everything(paths, 20)
     # The first leaf says what the moments are taken about, and is read again with the others.
     race.bound("reads of each file", max(rows.values()) / n, most=1.05)
