@@ -114,7 +114,7 @@ def distances_of(matrix: Matrix, metric: str, n_jobs: int) -> Distances:
 
 
 def _rows_of(X: Matrix, Y: Matrix) -> int:
-    """Samples a tile: a function of the layers' shapes only, so that neither threads nor budgets change a bit."""
+    """Samples a tile: a function of the shapes only, so that neither threads nor budgets change a bit."""
     rows = _TILE_BYTES // (8 * max(X.n_features, Y.n_features))
     most = min(_MOST_TILE_ROWS, X.n_samples)
     return min(most, max(_LEAST_TILE_ROWS, 1 << max(0, rows.bit_length() - 1)))
