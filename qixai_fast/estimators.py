@@ -41,9 +41,9 @@ __all__ = ["PCA", "TruncatedSVD"]
 class PCA(StreamedEstimator, TheirPCA):  # type: ignore[misc]
     """Principal components, as ``sklearn.decomposition.PCA``, in one read.
 
-    Singular values are within 1e-6 at means far larger than spreads, too, where float32 covariances fail. ``transform`` goes in blocks of
-    rows, too. ``fit`` of up to 1,024 features holds their products, so that ``partial_fit`` can go on.
-    Sparse matrices are left to scikit-learn's own code.
+    Singular values are within 1e-6 at means far larger than spreads, too, where float32 covariances fail.
+    ``transform`` goes in blocks of rows. ``fit`` of up to 1,024 features holds their products, so that
+    ``partial_fit`` can go on. Sparse matrices are left to scikit-learn's own code.
 
     Parameters
     ----------
@@ -242,9 +242,9 @@ class TruncatedSVD(StreamedEstimator, TheirTruncatedSVD):  # type: ignore[misc]
     """Singular vectors of data as they are, not centred, as ``sklearn.decomposition.TruncatedSVD``.
 
     Up to 1,024 features: from the products of all pairs of features, in one read; singular values within
-    1e-6 for those above a thousandth of the first, in float64 far nearer. Wider data: :func:`qixai_fast.randomized_svd`,
-    which holds a left singular vector for every component meanwhile. Sparse matrices are left to
-    scikit-learn's own code.
+    1e-6 for those above a thousandth of the first, in float64 far nearer. Wider data:
+    :func:`qixai_fast.randomized_svd`, which holds a left singular vector for every component meanwhile.
+    Sparse matrices are left to scikit-learn's own code.
 
     Parameters
     ----------
