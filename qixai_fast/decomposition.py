@@ -11,7 +11,6 @@ on threads or budgets:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,24 +19,19 @@ import numpy as np
 from ._memory import workers_within
 from ._validate import Array, Float64, Matrix
 from .feature_products import feature_pairs, leading_eigenpairs
-from .gram import Rows, StreamedScatter, Strips, Tall, gram, largest_block, long_vectors
-from .krylov import block_krylov, krylov_memory
+from .gram import Rows, Strips, Tall, gram, largest_block, long_vectors
 from .rounding import double_rounding
 from .rounding import relative_bound as relative_bound
-from .statistics import cross_moments_memory, leaf_bounds, leaf_shift
+from .statistics import cross_moments_memory, leaf_bounds
+from .wide_spectrum import wide_memory, wide_pairs
 
 METHODS = ("auto", "covariance", "krylov")
-MIN_PASSES, USUAL_PASSES, MAX_PASSES = 3, 4, 50
-# Where a pass may be spared: well within the promised 1e-6.
-_SPARE = 1e-7
 _BLOCK = 32
 # Four passes with b vectors cost as much as the (w, w) products at w = 16 b; but they also read the
 # data four times, and they are not exact.
 _DIRECT_WIDTHS = 32
 # Below, squares of single values have lost digits to float64's denormal numbers.
 _LEAST_SQUARES = 1e-290
-
-Enough = Callable[[Float64, Float64, int], bool]
 
 
 @dataclass(frozen=True)
@@ -206,47 +200,31 @@ def _by_samples(problem: Problem) -> Decomposition:
 
 def _by_krylov(problem: Problem) -> Decomposition:
     matrix, k, block = problem.matrix, problem.n_components, problem.block
-    d = matrix.n_features
-    rows = Rows(matrix, None)
-    bounds = rows.bounds()
-    leaf = bounds[0][1]
-    passes = problem.n_passes or (USUAL_PASSES if problem.tol is None else MAX_PASSES)
-    left_fixed, left_worker = _left_memory(problem, leaf)
-    workers = problem.workers(
-        (len(bounds).bit_length() + 1) * 8 * d * block + krylov_memory(d, block, passes) + left_fixed,
-        2 * largest_block(rows) + 8 * block * (leaf + d) + left_worker,
-        f"a Krylov spectrum of {d} features",
+    fixed, per_worker = wide_memory(matrix, block, problem.n_passes, problem.tol)
+    if problem.want_left:
+        rows = Rows(matrix, None)
+        left_fixed, left_worker = _left_memory(problem, rows.bounds()[0][1])
+        fixed += left_fixed
+        per_worker = max(per_worker, largest_block(rows) + left_worker)
+    workers = problem.workers(fixed, per_worker, f"a Krylov spectrum of {matrix.n_features} features")
+    pairs = wide_pairs(
+        matrix,
+        k,
+        block,
+        center=problem.center,
+        tol=problem.tol,
+        n_passes=problem.n_passes,
+        # The vectors of the other side come from float64 products, and mend the values.
+        finish=not problem.want_left,
+        random=problem.random,
+        n_jobs=workers,
     )
-    shift = leaf_shift(matrix.block(*bounds[0])) if problem.center else None
-    scatter = StreamedScatter(matrix, shift, workers)
-
-    def enough(squares: Float64, truncation: Float64, n_passes: int) -> bool:
-        if problem.n_passes is not None:
-            return n_passes >= problem.n_passes
-        rounding = np.full(k, _rounding(rows, scatter.raw_trace))
-        bound = relative_bound(squares, rounding, truncation)
-        if n_passes < MIN_PASSES:
-            return False
-        if problem.tol is None:
-            return n_passes >= USUAL_PASSES or bool(np.all(bound <= _SPARE))
-        beyond_rounding = relative_bound(squares + truncation, rounding, np.zeros(k)) > problem.tol
-        return n_passes >= MAX_PASSES or bool(np.all((bound <= problem.tol) | beyond_rounding))
-
-    start = problem.random.standard_normal((d, block))
-    pairs = block_krylov(scatter.apply, start, k, lambda: scatter.trace, enough)
-    rounding = _rounding(rows, scatter.raw_trace)
     sigma, right, left = np.sqrt(pairs.values), pairs.vectors, None
     if problem.want_left:
-        sigma, right, left = _with_left(problem, pairs.values, right, scatter.mean, rounding, workers)
+        sigma, right, left = _with_left(problem, pairs.values, right, pairs.mean, pairs.rounding, workers)
+    n_passes = pairs.n_passes + int(problem.want_left)
     return Decomposition(
-        sigma,
-        right,
-        left,
-        np.full(k, rounding),
-        pairs.truncation,
-        scatter.trace,
-        scatter.mean,
-        pairs.n_passes + int(problem.want_left),
+        sigma, right, left, pairs.rounding, pairs.truncation, pairs.trace, pairs.mean, n_passes
     )
 
 

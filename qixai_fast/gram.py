@@ -6,7 +6,7 @@ samples than features, features (:class:`Strips`). The rest of the module does n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ import scipy.linalg
 from ._memory import release_pages
 from ._threads import ordered_map
 from ._validate import Array, Float64, Matrix, check_finite
-from .statistics import check_squares, combine_tree, leaf_bounds, leaf_rows, leaf_shift, reduce_rows
+from .statistics import check_squares, combine_tree, leaf_bounds, leaf_rows, leaf_shift
 
 Bounds = tuple[int, int]
 _MIN_STRIP = 1024
@@ -145,83 +145,6 @@ def gram(tall: Tall, n_jobs: int) -> Float64:
         trace = float(np.trace(products))
     check_squares(trace, [tall.matrix])
     return products
-
-
-@dataclass(frozen=True)
-class ImageSums:
-    """Partial of :class:`ScatterImage`: sum, sum of squares and image of the vectors, about the shift."""
-
-    total: Float64
-    squares: float
-    image: Float64
-
-
-@dataclass(frozen=True)
-class ScatterImage:
-    """X^T (X V) with X less a shift (a :class:`~qixai_fast.statistics.RowStatistic`).
-
-    Attributes
-    ----------
-    shift : ndarray of shape (d,) or None
-    vectors : ndarray of shape (d, b)
-    """
-
-    shift: Float64 | None
-    vectors: Float64
-
-    def chunk(self, blocks: Sequence[Float64]) -> ImageSums:
-        """Sums of one leaf; overwrites the block."""
-        (block,) = blocks
-        with np.errstate(over="ignore", invalid="ignore"):
-            if self.shift is not None:
-                block -= self.shift
-            squares = float(np.vdot(block, block))
-            return ImageSums(block.sum(axis=0), squares, block.T @ (block @ self.vectors))
-
-    def combine(self, first: ImageSums, second: ImageSums) -> ImageSums:
-        """Add two partials into the memory of the first."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            np.add(first.total, second.total, out=first.total)
-            np.add(first.image, second.image, out=first.image)
-        return ImageSums(first.total, first.squares + second.squares, first.image)
-
-
-class StreamedScatter:
-    """The scatter of X about its mean, or X^T X, as something to apply to vectors: one read each time.
-
-    Parameters
-    ----------
-    matrix : Matrix
-    shift : ndarray of shape (d,) or None
-        Any value near the data, where the mean is to be taken out; None for X^T X.
-    n_jobs : int
-
-    Attributes
-    ----------
-    trace : float
-        Known after the first read, as are the others.
-    raw_trace : float
-        Sum of squares about the shift, which rounding errors are proportional to.
-    mean : ndarray of shape (d,)
-        Zeros without a shift.
-    """
-
-    def __init__(self, matrix: Matrix, shift: Float64 | None, n_jobs: int) -> None:
-        self._matrix, self._shift, self._n_jobs = matrix, shift, n_jobs
-        self.trace = self.raw_trace = 0.0
-        self.mean: Float64 = np.zeros(matrix.n_features)
-
-    def apply(self, vectors: Float64) -> Float64:
-        """The matrix times ``vectors``, shape (d, b)."""
-        sums = reduce_rows(ScatterImage(self._shift, vectors), [self._matrix], self._n_jobs)
-        check_squares(sums.squares, [self._matrix])
-        self.trace = self.raw_trace = sums.squares
-        if self._shift is not None:
-            n, total = self._matrix.n_samples, sums.total
-            self.mean = self._shift + total / n
-            self.trace = max(sums.squares - float(total @ total) / n, 0.0)
-            sums.image[...] -= np.outer(total, (total @ vectors) / n)
-        return sums.image
 
 
 def long_vectors(

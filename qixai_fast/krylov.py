@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg
 
-from ._validate import Float64
+from ._validate import Array, Float64
 
 # Residuals enter bounds multiplied by this: in flat spectra, values of a basis that is still
 # far from converged were seen to be off by up to 1.2 times the bound without it.
@@ -31,11 +31,15 @@ class RitzPairs:
 
     Attributes
     ----------
-    values : ndarray of shape (k,)
-    vectors : ndarray of shape (width, k)
+    values : ndarray of shape (m,)
+        As many as the vectors that the iteration began with.
+    vectors : ndarray of shape (width, m)
         Orthonormal columns.
     truncation : ndarray of shape (k,)
-        Bound on how far each value is from the eigenvalue of its rank, rounding aside.
+        For the wanted ones, a bound on how far each value is from the eigenvalue of its rank, rounding aside.
+    spread : ndarray of shape (m,)
+        Mean of v^T A v over the basis vectors that make up each vector: where products are rounded, errors
+        are proportional to its root.
     n_passes : int
         Applications of the matrix.
     """
@@ -43,6 +47,7 @@ class RitzPairs:
     values: Float64
     vectors: Float64
     truncation: Float64
+    spread: Float64
     n_passes: int
 
 
@@ -111,15 +116,16 @@ def _new_directions(block: Float64, basis: Float64, negligible: float) -> Float6
 def krylov_memory(width: int, block: int, n_passes: int) -> int:
     """Bytes that :func:`block_krylov` holds beside one application of the matrix."""
     columns = min(width, block * min(n_passes, _MAX_BLOCKS))
-    return 8 * (3 * width * columns + 8 * width * block + 6 * columns * columns) + 2**16
+    return 8 * (3 * width * columns + 8 * width * block + 8 * columns * columns) + 2**16
 
 
 def block_krylov(
-    apply: Callable[[Float64], Float64],
+    apply: Callable[[Array], Float64],
     start: Float64,
     n_components: int,
     trace: Callable[[], float],
-    enough: Callable[[Float64, Float64, int], bool],
+    enough: Callable[[RitzPairs], bool],
+    single: bool = False,
 ) -> RitzPairs:
     """Leading eigenpairs of a symmetric positive semidefinite matrix.
 
@@ -128,24 +134,35 @@ def block_krylov(
     apply : callable
         Maps (width, b) to the matrix times it.
     start : ndarray of shape (width, b)
-        Random, ``b >= n_components``.
+        Random, or near the vectors that are wanted; ``b >= n_components``.
     n_components : int
     trace : callable
         The matrix's trace; asked for after the first application.
     enough : callable
-        Told the values, their bounds and the number of applications so far; True to stop.
+        Told what there is after each application; True to stop.
+    single : bool
+        The matrix takes vectors in float32: all that is applied is rounded to it. The basis is then not
+        orthonormal to the last digit, which the small eigenproblem takes into account.
 
     Returns
     -------
     RitzPairs
     """
     width, wanted = start.shape
-    basis = _orthonormal(start)
-    newest = image = apply(basis)
+    precision = np.float32 if single else np.float64
+
+    def applied(vectors: Float64) -> tuple[Float64, Float64, Float64]:
+        rounded = vectors.astype(precision)
+        image = apply(rounded)
+        kept = rounded.astype(np.float64)
+        return kept, image, np.maximum(np.einsum("ij,ij->j", kept, image), 0.0)
+
+    basis, image, spread = applied(_orthonormal(start))
+    newest = image
     n_passes = 1
     while True:
-        small = basis.T @ image
-        values, rotation = scipy.linalg.eigh((small + small.T) / 2, driver="evd", check_finite=False)
+        small, overlap = basis.T @ image, basis.T @ basis
+        values, rotation = scipy.linalg.eigh((small + small.T) / 2, overlap, check_finite=False)
         values, rotation = np.maximum(values[::-1], 0.0), rotation[:, ::-1]
         vectors = basis @ rotation[:, :wanted]
         leading = values[:wanted]
@@ -160,15 +177,17 @@ def block_krylov(
             truncation = unit * truncation_bound(
                 leading / unit, residuals / unit, whole / unit, outside / unit, n_components
             )
-        if complete or enough(leading[:n_components], truncation, n_passes):
-            break
+        spreads = spread @ rotation**2
+        pairs = RitzPairs(leading, vectors, truncation, spreads[:wanted], n_passes)
+        if complete or enough(pairs):
+            return pairs
         directions = _new_directions(newest, basis, _NEGLIGIBLE * float(values[0]))
         if directions.shape[1] == 0:
-            break
+            return pairs
         if basis.shape[1] >= _MAX_BLOCKS * wanted:
             kept = rotation[:, : _KEPT_BLOCKS * wanted]
-            basis, image = basis @ kept, image @ kept
-        newest = apply(directions)
+            basis, image, spread = basis @ kept, image @ kept, spreads[: _KEPT_BLOCKS * wanted]
+        directions, newest, more = applied(directions)
         basis, image = np.hstack([basis, directions]), np.hstack([image, newest])
+        spread = np.concatenate([spread, more])
         n_passes += 1
-    return RitzPairs(leading[:n_components], vectors[:, :n_components], truncation, n_passes)

@@ -107,3 +107,35 @@ def single_rounding(
         coupled = 2 * norm**2 / (gap + np.hypot(gap, 2 * norm)) if norm > 0 else 0.0
         np.minimum(bound[:j], among + coupled, out=bound[:j])
     return bound
+
+
+def single_image_rounding(
+    spread: Float64, vectors: Float64, squares: Float64, peak: Float64, rows: int, n_samples: int
+) -> Float64:
+    """Bounds on the errors of v^T X^T (X v) for vectors whose images were computed in float32.
+
+    Two sums are rounded. Those over the rows of a product, of variance at most
+    (u^2 L / 9) (w . peak) s with w = v^2 as in :func:`single_rounding`, s the spread. And the scores X v,
+    sums over d columns whose partial sums are at most |x| |v|: (u^2 d / 18) s |X|^2 / n.
+
+    Parameters
+    ----------
+    spread : ndarray of shape (m,)
+        v^T X^T X v, as a mean over the vectors that were applied.
+    vectors : ndarray of shape (d, m)
+    squares, peak : ndarray of shape (d,)
+        As in :func:`single_rounding`.
+    rows : int
+        Of one product.
+    n_samples : int
+
+    Returns
+    -------
+    ndarray of shape (m,)
+    """
+    d, m = vectors.shape
+    over_rows = rows * (peak @ vectors**2)
+    over_columns = d / 2 * float(squares.sum()) / n_samples
+    deviation = _UNIT_SINGLE / 3 * np.sqrt(spread * (over_rows + over_columns))
+    bound: Float64 = (2 * math.sqrt(m) + 5) * deviation + n_samples * d * _LEAST_SINGLE
+    return bound

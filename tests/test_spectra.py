@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from reference import positive_largest_entries, spectrum
 
 import qixai_fast as qf
-from qixai_fast import decomposition
+from qixai_fast import decomposition, wide_spectrum
 from qixai_fast.krylov import truncation_bound
 
 
@@ -174,7 +174,7 @@ def test_tol_that_cannot_be_met_is_explained(monkeypatch):
         assert result.error_bound[-1] > 1e-6
         assert result.error_bound[0] <= 1e-6
         assert result.n_passes <= 6
-    monkeypatch.setattr(decomposition, "MAX_PASSES", 5)
+    monkeypatch.setattr(wide_spectrum, "MAX_PASSES", 5)
     noise = np.random.default_rng(0).normal(size=(500, 400))
     with pytest.warns(UserWarning, match="5 passes did not settle"):
         result = qf.pca(noise, 3, method="krylov", random_state=0, tol=1e-6)
