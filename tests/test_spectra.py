@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from reference import positive_largest_entries, spectrum
 
 import qixai_fast as qf
-from qixai_fast import decomposition, wide_spectrum
+from qixai_fast import wide_spectrum
 from qixai_fast.krylov import truncation_bound
 
 
