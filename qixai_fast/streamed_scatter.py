@@ -17,6 +17,10 @@ from .statistics import check_squares, combine_tree, leaf_bounds
 _BLOCK_BYTES = 2 * 2**20
 
 
+class SingleOverflowError(ArithmeticError):
+    """Products have overflowed float32."""
+
+
 def image_rows(width: int, itemsize: int) -> int:
     """Rows of one product: a power of two.
 
@@ -135,7 +139,15 @@ class StreamedScatter:
         self.squares = self.peak = self.mean = np.zeros(matrix.n_features)
 
     def apply(self, vectors: Array) -> Float64:
-        """The matrix times ``vectors``, shape (d, b), with products in their precision."""
+        """The matrix times ``vectors``, shape (d, b), with products in their precision.
+
+        Raises
+        ------
+        SingleOverflowError
+            Where float32 products overflow.
+        ValueError
+            Where float64 squares do.
+        """
         statistic = ScatterImage(self._shift, vectors)
 
         def leaf(bounds: tuple[int, int]) -> ImageSums:
@@ -145,6 +157,8 @@ class StreamedScatter:
         total, self.squares, self.peak = *part.sums, part.peak
         whole = float(self.squares.sum())
         check_squares(whole, [self._matrix])
+        if vectors.dtype == np.float32 and not np.isfinite(part.image.sum()):
+            raise SingleOverflowError
         self.trace = whole
         image = part.image.T
         if self._center:

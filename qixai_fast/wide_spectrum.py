@@ -14,7 +14,7 @@ from .krylov import RitzPairs, block_krylov, krylov_memory
 from .rounding import double_rounding, relative_bound, single_image_rounding
 from .shifted_rows import ShiftedReader
 from .statistics import first_means, leaf_bounds
-from .streamed_scatter import StreamedScatter, image_rows, scatter_memory
+from .streamed_scatter import SingleOverflowError, StreamedScatter, image_rows, scatter_memory
 
 MIN_PASSES, USUAL_PASSES, MAX_PASSES = 3, 4, 50
 # Where a pass may be spared.
@@ -157,35 +157,44 @@ def wide_pairs(
         errors = single_image_rounding(spread, vectors, scatter.squares, scatter.peak, rows, matrix.n_samples)
         return errors + double
 
-    def stop(single: bool, before: int) -> Callable[[RitzPairs], bool]:
+    def stop(single: bool, before: int, more: int) -> Callable[[RitzPairs], bool]:
         def enough(pairs: RitzPairs) -> bool:
             done = before + pairs.n_passes
             if n_passes is not None:
                 return done >= n_passes
-            values, errors = pairs.values[:k], rounding(pairs, single)
-            bound = relative_bound(values, errors, pairs.truncation)
             if done < MIN_PASSES:
                 return False
+            values, errors = pairs.values[:k], rounding(pairs, single)
             if tol is None:
                 # What rounding leaves uncertain, further passes of the same precision do not settle.
                 settled = relative_bound(values, np.zeros(k), pairs.truncation) <= _SPARE
-                last = USUAL_PASSES if before == 0 else before + _FINISHING_PASSES
-                return done >= last or bool(np.all(settled))
+                return pairs.n_passes >= more or bool(np.all(settled))
+            bound = relative_bound(values, errors, pairs.truncation)
             beyond_rounding = relative_bound(values + pairs.truncation, errors, np.zeros(k)) > tol
             return done >= MAX_PASSES or bool(np.all((bound <= tol) | beyond_rounding))
 
         return enough
 
-    single = dtype == np.float32
-    pairs = block_krylov(scatter.apply, start, k, lambda: scatter.trace, stop(single, 0), single)
-    passes = pairs.n_passes
-    if single and finish and n_passes is None:
+    def iterate(begin: Float64, single: bool, before: int, more: int) -> RitzPairs:
+        enough = stop(single, before, more)
+        return block_krylov(scatter.apply, begin, k, lambda: scatter.trace, enough, single)
+
+    single, before, begin, more = dtype == np.float32, 0, start, USUAL_PASSES
+    while True:
+        try:
+            pairs = iterate(begin, single, before, more)
+        except SingleOverflowError:
+            single, before = False, before + 1
+            continue
+        passes = before + pairs.n_passes
+        if not single or not finish or n_passes is not None:
+            break
         errors = relative_bound(pairs.values[:k], rounding(pairs, single), np.zeros(k))
-        if not np.all(errors <= goal):
-            single = False
-            begin = pairs.vectors
-            pairs = block_krylov(scatter.apply, begin, k, lambda: scatter.trace, stop(False, passes))
-            passes += pairs.n_passes
+        if np.all(errors <= goal):
+            break
+        single, before = False, passes
+        if errors[0] < 1:
+            begin, more = pairs.vectors, _FINISHING_PASSES
     return WidePairs(
         pairs.values[:k],
         pairs.vectors[:, :k],
