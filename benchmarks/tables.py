@@ -25,6 +25,7 @@ SUITES = {  # in the order of the tables; a suite is a file test_NAME.py
     "compat": "Drop-ins for scikit-learn",
     "similarity": "Cosine similarity",
     "alignment": "Layers compared whole",
+    "spectra": "Spectra",
     "estimators": "Estimators and linear-algebra drop-ins for scikit-learn",
 }
 HEAD = "| work | ours | beside | its time | ratio (lowest to highest round) | promised | met |"
