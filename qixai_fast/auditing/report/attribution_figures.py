@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from ..._validate import Array
 from ..results import Arrays, AttributedSample, Results
-from .style import LAYER_COLOURS, MUTED, SIGNED_MAP, dress, new_figure
+from ...plots.style import LAYER_COLOURS, MUTED, SIGNED_MAP, dress, new_figure
 
 _MAX_SAMPLES_SHOWN = 8
 _MAX_BARS = 20

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from ..._validate import Array
 from ..results import Arrays, EntangledPair, PairResult, Results
-from .style import (
+from ...plots.style import (
     ACCENT,
     INK,
     LAYER_COLOURS,

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ..results import Arrays, LayerResult, PairResult, Results
 from . import attribution_figures, layer_figures, relation_figures
-from .style import png_bytes
+from ...plots.style import png_bytes
 
 _MAX_LAYERS_DRAWN = 12
 _MAX_HEATMAPS = 6

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -20,6 +21,9 @@ LAYER_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00
 CLASS_MAP = "tab10"
 MAGNITUDE_MAP = "viridis"
 SIGNED_MAP = "RdBu_r"
+# The same red and blue for single marks: distinguishable with the common forms of colour blindness.
+POSITIVE = "#b2182b"
+NEGATIVE = "#2166ac"
 
 
 def layer_colour(index: int) -> str:
@@ -32,9 +36,11 @@ def short(name: str) -> str:
     return name if len(name) <= 28 else f"{name[:13]}…{name[-14:]}"
 
 
-def new_figure(width: float, height: float) -> Figure:
+def new_figure(
+    width: float, height: float, layout: Literal["constrained", "compressed", "none"] = "constrained"
+) -> Figure:
     """A figure of its own canvas, in inches: pyplot's global state and backend stay untouched."""
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
+    figure = Figure(figsize=(width, height), dpi=150, layout=layout, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
@@ -54,13 +60,18 @@ def dress(axes: Axes, *, title: str = "", xlabel: str = "", ylabel: str = "", gr
         axes.set_axisbelow(True)
 
 
-def png_bytes(figure: Figure) -> bytes:
-    """Render to PNG without a software stamp, so that equal figures are equal bytes."""
-    # Names of layers are the user's: dollar signs are no formula, and a sign that the font lacks is drawn
-    # as a box, which needs no warning.
+def take_literally(figure: Figure) -> None:
+    """Draw every text of a figure as it is: names are the user's, and dollar signs in them no formula."""
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
         text.set_parse_math(False)
+        text.set_usetex(False)
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """Render to PNG without a software stamp, so that equal figures are equal bytes."""
+    take_literally(figure)
+    # A sign that the font lacks is drawn as a box, which needs no warning.
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
