@@ -118,12 +118,17 @@ def clip_block(values, first_row, last_row, first_column, last_column):
 
 @jit_inlined
 def _take_in(values, indices, score, index, tolerance):
-    """Sort a score above the last into the best so far; the last falls out. Returns the next bar."""
-    place = values.shape[0] - 1
-    while place > 0 and values[place - 1] + tolerance < score:
-        values[place] = values[place - 1]
-        indices[place] = indices[place - 1]
-        place -= 1
+    """Place a score behind all that are no lower, to within the tolerance; the last falls out.
+
+    Returns the next bar. The first of those that are lower is looked for from the front: behind it there may
+    be others that are no lower, and one behind those would let errors of a tolerance each add up.
+    """
+    place = 0
+    while values[place] + tolerance >= score:
+        place += 1
+    for i in range(values.shape[0] - 1, place, -1):
+        values[i] = values[i - 1]
+        indices[i] = indices[i - 1]
     values[place] = score
     indices[place] = index
     return values[-1] + tolerance
