@@ -116,8 +116,19 @@ def release_pages(array: np.ndarray[Any, Any]) -> None:
         base = base.base
     if not isinstance(base, mmap.mmap) or array.size == 0 or not hasattr(base, "madvise"):
         return
-    if array.flags.writeable or not (array.flags.c_contiguous or array.flags.f_contiguous):
+    if array.flags.writeable or not _in_one_piece(array):
         return
-    start = array.ctypes.data - np.frombuffer(base, dtype=np.uint8).ctypes.data
-    first = start - start % mmap.PAGESIZE
-    base.madvise(mmap.MADV_DONTNEED, first, start + array.nbytes - first)
+    low, high = np.lib.array_utils.byte_bounds(array)
+    origin = np.frombuffer(base, dtype=np.uint8).ctypes.data
+    first = (low - origin) - (low - origin) % mmap.PAGESIZE
+    base.madvise(mmap.MADV_DONTNEED, first, high - origin - first)
+
+
+def _in_one_piece(array: np.ndarray[Any, Any]) -> bool:
+    """Whether an array is a stretch of its file, but for columns left out of its rows."""
+    if array.flags.c_contiguous or array.flags.f_contiguous:
+        return True
+    if array.ndim != 2:
+        return False
+    (rows, columns), (row, column) = array.shape, array.strides
+    return bool(0 < column * columns <= row or 0 < row * rows <= column)

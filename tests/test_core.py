@@ -72,6 +72,26 @@ def test_released_pages_leave_memory_and_can_be_read_again(tmp_path):
     assert _resident_pages(path) < 2000
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_pages_of_some_columns_are_released(tmp_path, order):
+    """Of some rows of a file by columns they are not: those rows are all over it."""
+    path = tmp_path / "wide.npy"
+    np.save(path, np.arange(2**20, dtype=np.float64).reshape((-1, 64), order=order))
+    mapped = np.load(path, mmap_mode="r")
+    for part in (mapped[:, 8:56], mapped[:, ::2], mapped[:, :32]):
+        total = float(part.sum())
+        assert _resident_pages(path) > 3000
+        release_pages(part)
+        assert _resident_pages(path) < 2500  # what is mapped beside them, a large page at each end
+        assert float(part.sum()) == total
+    some = mapped[:, :32]
+    release_pages(mapped)
+    for start in range(0, len(some), 512):
+        as_matrix(some).block(start, start + 512)
+    assert _resident_pages(path) < 2000 or order == "F"
+
+
 def test_release_pages_leaves_writable_maps_and_memory_alone(tmp_path):
     path = tmp_path / "w.npy"
     np.save(path, np.zeros(5000))
