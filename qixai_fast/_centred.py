@@ -58,17 +58,18 @@ def centred_view_memory(matrix: Matrix) -> int:
     return 8 * matrix.n_features * (2 * leaf_bounds([matrix])[0][1] + 4) + 2**16
 
 
+def grams_memory(X: Matrix, Y: Matrix, squares: int = 0) -> tuple[int, int]:
+    """Bytes that :func:`layer_grams` takes, and ``squares`` more matrices: once, and for each worker."""
+    (result, of_x), (_, of_y) = gram_memory(X), gram_memory(Y)
+    fixed = (2 + squares) * result + 8 * (X.n_features + Y.n_features)
+    return fixed, max(of_x, of_y, centred_view_memory(X), centred_view_memory(Y))
+
+
 def layer_grams(X: Matrix, Y: Matrix, *, n_jobs: int, budget: int | None, squares: int = 0) -> Grams:
     """Gram matrices of two layers; ``squares`` more matrices of their size count in the budget."""
-    (result, of_x), (_, of_y) = gram_memory(X), gram_memory(Y)
-    per_worker = max(of_x, of_y, centred_view_memory(X), centred_view_memory(Y))
-    workers = workers_within(
-        budget,
-        n_jobs,
-        fixed=(2 + squares) * result + 8 * (X.n_features + Y.n_features),
-        per_worker=per_worker,
-        work=f"Gram matrices of {X.n_samples} samples",
-    )
+    fixed, per_worker = grams_memory(X, Y, squares)
+    work = f"Gram matrices of {X.n_samples} samples"
+    workers = workers_within(budget, n_jobs, fixed=fixed, per_worker=per_worker, work=work)
     return Grams(gram(centred_view(X, workers), workers), gram(centred_view(Y, workers), workers))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from ._centred import centred_view, centred_view_memory, layer_grams
+from ._centred import centred_view, centred_view_memory, grams_memory, layer_grams
 from ._memory import workers_within
 from ._threads import ordered_map, single_threaded_blas
 from ._validate import Float64, Matrix
@@ -28,6 +28,19 @@ def _gathers(X: Matrix, Y: Matrix) -> bool:
     return 4 * n < d_x * d_y and n <= 4 * (d_x + d_y)
 
 
+def permutations_memory(X: Matrix, Y: Matrix) -> tuple[int, int]:
+    """Bytes that :func:`count_at_least` takes: once, and for each worker."""
+    n = X.n_samples
+    if _gathers(X, Y):
+        fixed, per_worker = grams_memory(X, Y)
+        return fixed + 8 * 8 * n, per_worker + 8 * 4 * n
+    narrow, wide = sorted((X.n_features, Y.n_features))
+    rows = min(n, leaf_rows(narrow, np.dtype(np.float64)))
+    products = 8 * (2 * narrow * wide + rows * narrow + 4 * n)
+    views = max(centred_view_memory(X), centred_view_memory(Y))
+    return 8 * n * (narrow + wide + 8), products + views
+
+
 def count_at_least(
     X: Matrix,
     Y: Matrix,
@@ -46,8 +59,10 @@ def count_at_least(
     no more than ``tolerance`` count as equal. Neither layer may be constant.
     """
     n = X.n_samples
-    make = _from_grams if _gathers(X, Y) else _from_features
-    inner, p, q, workers = make(X, Y, n_jobs=n_jobs, budget=budget)
+    fixed, per_worker = permutations_memory(X, Y)
+    work = f"permutations of {n} samples of {X.n_features} and {Y.n_features} features"
+    workers = workers_within(budget, n_jobs, fixed=fixed, per_worker=per_worker, work=work)
+    inner, p, q = (_from_grams if _gathers(X, Y) else _from_features)(X, Y, workers)
     weight = n / (n - 2) if debiased else 0.0
 
     def statistic(order: Order) -> float:
@@ -63,11 +78,11 @@ def count_at_least(
     return sum(value >= observed - tolerance for value in permuted)
 
 
-Ready = tuple[Callable[[Order], float], Float64, Float64, int]
+Ready = tuple[Callable[[Order], float], Float64, Float64]
 
 
-def _from_grams(X: Matrix, Y: Matrix, *, n_jobs: int, budget: int | None) -> Ready:
-    grams = layer_grams(X, Y, n_jobs=n_jobs, budget=budget)
+def _from_grams(X: Matrix, Y: Matrix, n_jobs: int) -> Ready:
+    grams = layer_grams(X, Y, n_jobs=n_jobs, budget=None)
     diagonals = []
     for matrix in (grams.K, grams.L):
         matrix /= np.trace(matrix)
@@ -76,25 +91,17 @@ def _from_grams(X: Matrix, Y: Matrix, *, n_jobs: int, budget: int | None) -> Rea
     def inner(order: Order) -> float:
         return float(permuted_inner_product(grams.K, grams.L, order))
 
-    return inner, diagonals[0], diagonals[1], n_jobs
+    return inner, diagonals[0], diagonals[1]
 
 
-def _from_features(X: Matrix, Y: Matrix, *, n_jobs: int, budget: int | None) -> Ready:
+def _from_features(X: Matrix, Y: Matrix, n_jobs: int) -> Ready:
     if Y.n_features > X.n_features:
         # The permutation of the one is the inverse permutation of the other; the narrow one is moved.
-        swapped, q, p, workers = _from_features(Y, X, n_jobs=n_jobs, budget=budget)
-        return lambda order: swapped(_inverse(order)), p, q, workers
+        swapped, q, p = _from_features(Y, X, n_jobs)
+        return lambda order: swapped(_inverse(order)), p, q
     n, d_x, d_y = X.n_samples, X.n_features, Y.n_features
     rows = leaf_rows(d_y, np.dtype(np.float64))
-    workers = workers_within(
-        budget,
-        n_jobs,
-        fixed=8 * n * (d_x + d_y + 8),
-        per_worker=8 * (2 * d_x * d_y + min(rows, n) * d_y + 4 * n)
-        + max(centred_view_memory(X), centred_view_memory(Y)),
-        work=f"permutations of {n} samples of {d_x} and {d_y} features",
-    )
-    first, second = (_load(centred_view(matrix, workers), workers) for matrix in (X, Y))
+    first, second = (_load(centred_view(matrix, n_jobs), n_jobs) for matrix in (X, Y))
 
     def inner(order: Order) -> float:
         total = np.zeros((d_x, d_y))
@@ -103,7 +110,7 @@ def _from_features(X: Matrix, Y: Matrix, *, n_jobs: int, budget: int | None) -> 
         return float((total * total).sum())
 
     p, q = (_centred(np.einsum("ij,ij->i", layer, layer)) for layer in (first, second))
-    return inner, p, q, workers
+    return inner, p, q
 
 
 def _load(view: Centred, n_jobs: int) -> Float64:

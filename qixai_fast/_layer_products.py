@@ -175,6 +175,16 @@ def layer_products(
     return finalize_products(views, sums)
 
 
+def _blocks_of_two(across_only: bool) -> list[Pair]:
+    return [(0, 1)] if across_only else blocks_of([(0, 1)])
+
+
+def moments_memory(X: Matrix, Y: Matrix, *, across_only: bool = False, squares: int = 4) -> tuple[int, int]:
+    """Bytes that :func:`layer_moments` takes: once, and for each worker."""
+    fixed, per_worker = products_memory([X, Y], _blocks_of_two(across_only))
+    return fixed + 8 * squares * max(X.n_features, Y.n_features) ** 2, per_worker
+
+
 def layer_moments(
     X: Matrix,
     Y: Matrix,
@@ -199,14 +209,8 @@ def layer_moments(
     squares : int
         Products of the wider layer with itself that the caller may hold at a time, for the budget.
     """
-    blocks = [(0, 1)] if across_only else blocks_of([(0, 1)])
-    fixed, per_worker = products_memory([X, Y], blocks)
-    workers = workers_within(
-        budget,
-        n_jobs,
-        fixed=fixed + 8 * squares * max(X.n_features, Y.n_features) ** 2,
-        per_worker=per_worker,
-        work=f"products of {X.n_features} and {Y.n_features} features",
-    )
+    fixed, per_worker = moments_memory(X, Y, across_only=across_only, squares=squares)
+    work = f"products of {X.n_features} and {Y.n_features} features"
+    workers = workers_within(budget, n_jobs, fixed=fixed, per_worker=per_worker, work=work)
     views = {i: layer_view(matrix, workers, each=each) for i, matrix in enumerate((X, Y))}
-    return layer_products(views, blocks, workers)
+    return layer_products(views, _blocks_of_two(across_only), workers)

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ._centred import Grams, layer_grams, prefers_grams
-from ._cka_permutations import count_at_least
+from ._centred import Grams, grams_memory, layer_grams, prefers_grams
+from ._cka_permutations import count_at_least, permutations_memory
 from ._device import resolve_device
-from ._layer_products import LayerProducts, layer_moments
-from ._memory import parse_memory
+from ._layer_products import LayerProducts, layer_moments, moments_memory
+from ._memory import parse_memory, require_budget
 from ._random import as_generator
 from ._threads import resolve_n_jobs, single_threaded_blas
 from ._validate import Float64, Matrix, as_matrix, check_choice, check_int, check_same_samples
@@ -198,6 +198,9 @@ def linear_cka_test(
     m = check_int(n_permutations, "n_permutations", low=1)
     generator = as_generator(random_state)
     threads, budget = resolve_n_jobs(n_jobs), parse_memory(max_memory)
+    # Before anything is computed, the larger of both steps has to fit.
+    required = max(sum(memory(first, second)) for memory in (_terms_memory, permutations_memory))
+    require_budget(budget, required, f"a test of CKA of {first.n_samples} samples")
     terms = _terms(first, second, threads, budget)
     terms.warn_of_constants(first, second)
     if terms.x_constant or terms.y_constant:
@@ -224,6 +227,11 @@ def _check(X: Any, Y: Any, device: Any, *, min_samples: int) -> tuple[Matrix, Ma
     second = as_matrix(Y, "Y", min_samples=min_samples)
     check_same_samples(first, second)
     return first, second
+
+
+def _terms_memory(X: Matrix, Y: Matrix) -> tuple[int, int]:
+    """Bytes that :func:`_terms` takes: once, and for each worker."""
+    return grams_memory(X, Y) if prefers_grams(X, Y) else moments_memory(X, Y)
 
 
 def _terms(X: Matrix, Y: Matrix, n_jobs: int, budget: int | None) -> CkaTerms:

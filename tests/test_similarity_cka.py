@@ -297,17 +297,12 @@ def test_the_budget_is_kept(call, n, d_x, d_y, dtype):
     rng = np.random.default_rng(7)
     X, Y = (rng.standard_normal((n, d), dtype=np.float32).astype(dtype) for d in (d_x, d_y))
     free = call(X, Y)
-    required = 1000
-    while True:  # each stage names the budget that it takes
-        try:
-            tracemalloc.start()
-            value = call(X, Y, max_memory=required)
-            _, peak = tracemalloc.get_traced_memory()
-            break
-        except qf.MemoryBudgetError as error:
-            required = max(error.required, required + 1)
-        finally:
-            tracemalloc.stop()
-    assert required > 1000
+    with pytest.raises(qf.MemoryBudgetError) as caught:
+        call(X, Y, max_memory=1000)
+    required = caught.value.required
+    tracemalloc.start()
+    value = call(X, Y, max_memory=required)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
     assert peak <= required
     assert value == pytest.approx(free, abs=1e-12)
