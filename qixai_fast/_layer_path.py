@@ -34,7 +34,7 @@ class LayerModel:
         *,
         at_input: bool = False,
     ) -> None:
-        self._model = model
+        self.wrapped = model
         self._modules = {name: module}
         self._slots = slots
         self._at_input = at_input
@@ -62,7 +62,7 @@ class LayerModel:
             return new
 
         with hooked(self._modules, replace, at_input=self._at_input):
-            output = self._model(*arguments)
+            output = self.wrapped(*arguments)
         if len(replaced) != count:
             raise ValueError(f"layer: {name!r} is not called as often for these samples as for the first")
         return output
@@ -95,7 +95,7 @@ class LayerModel:
 
             try:
                 with recording(), hooked(self._modules, keep, at_input=self._at_input):
-                    self._model(*take_rows(arguments, index, n_samples))
+                    self.wrapped(*take_rows(arguments, index, n_samples))
             except _AllSeen:
                 pass
             else:

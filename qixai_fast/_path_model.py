@@ -160,8 +160,10 @@ class PathModel:
 
 
 def _tensors_of(model: Any) -> list[Tensor]:
+    """Weights and buffers; also of a module that a function holds as ``wrapped``."""
     import torch
 
+    model = getattr(model, "wrapped", model)
     return [*model.parameters(), *model.buffers()] if isinstance(model, torch.nn.Module) else []
 
 
