@@ -3,6 +3,7 @@
 import itertools
 import tracemalloc
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -101,11 +102,34 @@ def test_no_dependence_has_no_schmidt_spectrum():
     assert entropy_of(np.full(4, 0.25)) == pytest.approx(np.log(4))
 
 
-@settings(max_examples=30, deadline=None)
+def statistics_of(products):
+    """All that follows from the products of two layers, each to be right to 1e-12 of 1."""
+    for i in (0, 1):
+        spectrum = spectrum_of(products, i, 3)
+        yield f"singular values of {i}", spectrum.singular_values / spectrum.singular_values[0]
+        yield f"total variance of {i}", np.log(spectrum.total_variance)
+        yield f"shares of {i}", spectrum.explained_variance_ratio
+        yield f"first component of {i}", np.outer(spectrum.components[0], spectrum.components[0])
+        yield f"mean of {i}", spectrum.mean / np.abs(spectrum.mean).max()
+    for i, j in all_pairs(2):
+        maps = tuple(np.arange(len(products.means(which)) - 1) for which in (i, j))
+        for center in (False, True):
+            yield f"cosine of {i} and {j}", cosines_of(products, i, j, maps, center=center)
+    terms = terms_of_products(products, 0, 1)
+    yield "CKA", terms.biased()
+    yield "debiased CKA", terms.debiased()
+    yield "null of CKA", np.array(terms.null_biased())
+    shares = schmidt_shares_of(products, 0, 1)
+    yield "Schmidt spectrum", shares
+    yield "entanglement entropy", entropy_of(shares)
+
+
+@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_partials_merge_in_any_order(data):
-    n = data.draw(st.integers(5, 60))
-    layers = related(n, (3, 5), seed=data.draw(st.integers(0, 2**32 - 1)), mean=1e4, dtype=np.float64)
+    n = data.draw(st.integers(30, 120))
+    mean = data.draw(st.sampled_from([0.0, 3.0, 1e4]))
+    layers = related(n, (3, 5), seed=data.draw(st.integers(0, 2**32 - 1)), mean=mean, dtype=np.float64)
     views = {i: layer_view(as_matrix(layer), 1) for i, layer in enumerate(layers)}
     blocks = blocks_of([(0, 1)])
     cuts = sorted(data.draw(st.sets(st.integers(1, n - 1), max_size=6)))
@@ -116,12 +140,9 @@ def test_partials_merge_in_any_order(data):
         k = data.draw(st.integers(0, len(parts) - 2))
         parts[k : k + 2] = [combine_sums(parts[k], parts[k + 1])]
     merged, straight = finalize_products(views, parts[0]), products_of(layers, [(0, 1)])
-    for i, j in blocks:
-        size = np.abs(straight.block(i, j)).max()
-        np.testing.assert_allclose(merged.block(i, j), straight.block(i, j), rtol=0, atol=1e-12 * size)
-    first, second = terms_of_products(merged, 0, 1), terms_of_products(straight, 0, 1)
-    assert first.biased() == pytest.approx(second.biased(), abs=1e-12)
-    assert first.debiased() == pytest.approx(second.debiased(), abs=1e-10)
+    assert merged.sums.n == n
+    for (name, found), (_, expected) in zip(statistics_of(merged), statistics_of(straight), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12, err_msg=name)
 
 
 def moments_of(layers, n_jobs=1, budget=None):
@@ -219,6 +240,26 @@ def test_an_audit_reads_each_layer_once_for_all_moments(store, monkeypatch):
             expected = qf.schmidt_spectrum(a, b)[:10]
             np.testing.assert_allclose(pair["schmidt"]["spectrum"], expected, atol=1e-10)
             assert pair["schmidt"]["entropy"] == pytest.approx(qf.entanglement_entropy(a, b), abs=1e-9)
+
+
+def test_an_audit_says_how_often_it_reads(store, capsys):
+    plan = qf.AuditPlan(n_permutations=19, n_bins=4, null_samples=200, n_jobs=1)
+    qf.audit(store, plan=plan)
+    assert "moments" not in capsys.readouterr().err
+    wide = related(3000, (150, 200, 100))
+    with qf.create_store(
+        store.parent / "wide",
+        {name: qf.LayerSpec(w.shape[1:], "float32") for name, w in zip("abc", wide, strict=True)},
+    ) as writer:
+        writer.append(dict(zip("abc", wide, strict=True)))
+    data = qf.open_store(store.parent / "wide")
+    moments = moments_of([data[name] for name in "abc"], budget=64_000_000)
+    assert moments.plan().startswith(f"moments of 3 layers in {len(moments.groups)} groups, up to ")
+    enough = int(moments.plan().split("max_memory=")[1].split()[0])
+    assert len(moments_of([data[name] for name in "abc"], budget=enough).groups) == 1
+    assert len(moments_of([data[name] for name in "abc"], budget=enough - 4).groups) == 2
+    qf.audit(store.parent / "wide", plan=replace(plan, max_memory=64_000_000))
+    assert moments.plan() in capsys.readouterr().err
 
 
 def _small_test(X, Y, **options):

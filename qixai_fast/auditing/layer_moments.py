@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
@@ -60,6 +61,17 @@ class LayerMoments:
             else:
                 groups.append([pair])
         return groups
+
+    def plan(self) -> str:
+        """How many reads it takes, for a person; empty where it is one read of each layer."""
+        if len(self.groups) < 2:
+            return ""
+        reads = Counter(i for group in self.groups for i in {i for pair in group for i in pair})
+        whole = [pair for group in self.groups for pair in group]
+        return (
+            f"moments of {len(reads)} layers in {len(self.groups)} groups, up to {max(reads.values())} reads "
+            f"of a layer; max_memory={4 * sum(self._memory(whole))} would do with one"
+        )
 
     def _memory(self, pairs: Sequence[Pair]) -> tuple[int, int]:
         return products_memory(self._matrices, blocks_of(pairs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from datetime import datetime, timezone
 from functools import partial
@@ -86,7 +87,8 @@ def audit(
     random_state : None, int, Generator or RandomState
         Seed of everything drawn. None and generators give a new seed, noted in the results.
     progress : bool
-        Show a progress bar on stderr.
+        Show a progress bar on stderr, and how often layers are read where ``plan.max_memory`` is too small
+        for one read of each.
 
     Returns
     -------
@@ -186,6 +188,8 @@ def _compute(
 ) -> tuple[Results, dict[str, dict[str, Array]], StageRunner]:
     """All stages, then what follows from them."""
     plan, names = context.plan, context.layers
+    if progress and context.moments.plan():
+        print(context.moments.plan(), file=sys.stderr)
     between = list(combinations(names, 2))
     within = [(name, name) for name in names if context.store[name].shape[1] > 1]
     couples = between + within
