@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ._layer_tensors import Slot, find_slots, hooked, name_layer, samples_first
+from ._layer_tensors import Layout, find_layouts, hooked, name_layer, samples_first
 from ._path_model import recording
 
 if TYPE_CHECKING:
@@ -30,23 +30,24 @@ class LayerModel:
         model: Callable[..., Any],
         name: str,
         module: Module,
-        slots: tuple[Slot, ...],
+        layout: Layout,
         *,
         at_input: bool = False,
     ) -> None:
-        self.wrapped = model
+        self._model = model
         self._modules = {name: module}
-        self._slots = slots
+        self._layout = layout
         self._at_input = at_input
 
     def __call__(self, *values: Any) -> Any:
         (name,) = self._modules
-        count = len(self._slots)
+        count = len(self._layout.slots)
         arguments = values[count:]
         by_place = {
             (slot.call, slot.place): activation.movedim(0, slot.axis)
-            for slot, activation in zip(self._slots, values, strict=False)
+            for slot, activation in zip(self._layout.slots, values, strict=False)
         }
+
         replaced = set()
 
         def replace(name: str, call: int, place: int, tensor: Any) -> Any:
@@ -61,10 +62,9 @@ class LayerModel:
             replaced.add((call, place))
             return new
 
-        with hooked(self._modules, replace, at_input=self._at_input):
-            output = self.wrapped(*arguments)
-        if len(replaced) != count:
-            raise ValueError(f"layer: {name!r} is not called as often for these samples as for the first")
+        with hooked(self._modules, replace, at_input=self._at_input) as calls:
+            output = self._model(*arguments)
+        self._layout.check(name, calls[name], len(replaced), "layer")
         return output
 
     def activations(
@@ -77,7 +77,7 @@ class LayerModel:
         import torch
 
         (name,) = self._modules
-        places = {(slot.call, slot.place): i for i, slot in enumerate(self._slots)}
+        places = {(slot.call, slot.place): i for i, slot in enumerate(self._layout.slots)}
         found: list[Tensor] = []
         for first in range(0, n_samples, rows):
             index = torch.arange(first, min(first + rows, n_samples))
@@ -88,18 +88,18 @@ class LayerModel:
             ) -> Any:
                 i = places.get((call, place))
                 if i is not None:
-                    part[i] = samples_first(tensor, self._slots[i], n, name, "layer").detach().clone()
+                    part[i] = samples_first(tensor, self._layout.slots[i], n, name, "layer").detach().clone()
                     if len(part) == len(places):
                         raise _AllSeen
                 return tensor
 
             try:
-                with recording(), hooked(self._modules, keep, at_input=self._at_input):
-                    self.wrapped(*take_rows(arguments, index, n_samples))
+                with recording(), hooked(self._modules, keep, at_input=self._at_input) as calls:
+                    self._model(*take_rows(arguments, index, n_samples))
             except _AllSeen:
                 pass
             else:
-                raise ValueError(f"layer: {name!r} is not called as often for these samples as for the first")
+                self._layout.check(name, calls[name], len(part), "layer")
             if not found:
                 found = [
                     torch.empty((n_samples, *part[i].shape[1:]), dtype=part[i].dtype, device=part[i].device)
@@ -208,13 +208,13 @@ def layer_path(
         )
 
     with recording(), _embeddings_following(model):
-        slots = find_slots(run, {name: module}, at_input=at_input, argument="layer")[name]
-    if any(slot.packed for slot in slots):
+        layout = find_layouts(run, {name: module}, at_input=at_input, argument="layer")[name]
+    if any(slot.packed for slot in layout.slots):
         raise ValueError(
             f"layer: {name!r} {'takes' if at_input else 'puts out'} a PackedSequence, which has no row for "
             "each sample; choose a layer before pack_padded_sequence or after pad_packed_sequence"
         )
-    layer_model = LayerModel(model, name, module, slots, at_input=at_input)
+    layer_model = LayerModel(model, name, module, layout, at_input=at_input)
     return LayerPath(
         layer_model,
         layer_model.activations((*ends, *extra), n, rows=rows),

@@ -44,6 +44,22 @@ class Slot:
     packed: bool
 
 
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """What a layer hands on in one forward pass: in so many calls, these tensors."""
+
+    n_calls: int
+    slots: tuple[Slot, ...]
+
+    def check(self, name: str, n_calls: int, n_tensors: int, argument: str = "layers") -> None:
+        """Raise ValueError where other samples have more or fewer calls or tensors."""
+        if (n_calls, n_tensors) != (self.n_calls, len(self.slots)):
+            raise ValueError(
+                f"{argument}: {name!r} hands on {n_tensors} tensor(s) in {n_calls} call(s) of a forward "
+                f"pass, but {len(self.slots)} in {self.n_calls} for the first samples; wanted as many for all"
+            )
+
+
 def name_layers(model: Any, layers: Any, argument: str = "layers") -> dict[str, Module]:
     """The modules that are meant by names, patterns, modules, or a mapping of names to modules.
 
@@ -210,9 +226,9 @@ class _Seen:
     depends: bool
 
 
-def find_slots(
+def find_layouts(
     run: Callable[[int], Any], modules: Mapping[str, Module], *, at_input: bool, argument: str = "layers"
-) -> dict[str, tuple[Slot, ...]]:
+) -> dict[str, Layout]:
     """The tensors of each layer, and the axes of their samples: those that grow with the number of rows.
 
     Parameters
@@ -227,6 +243,7 @@ def find_slots(
         axis for the samples.
     """
     seen: list[dict[str, dict[tuple[int, int], _Seen]]] = []
+    counts: list[Counter[str]] = []
     for n_rows in (2, 3):
         tensors: dict[str, dict[tuple[int, int], _Seen]] = {name: {} for name in modules}
 
@@ -245,7 +262,17 @@ def find_slots(
                     "to it"
                 )
         seen.append(tensors)
-    return {name: _slots(name, seen[0][name], seen[1][name], at_input, argument) for name in modules}
+        counts.append(calls)
+    layouts = {}
+    for name in modules:
+        if counts[1][name] != counts[0][name]:
+            raise ValueError(
+                f"{argument}: {name!r} was called {counts[0][name]} time(s) for 2 samples and "
+                f"{counts[1][name]} for 3; wanted a number that does not depend on the samples"
+            )
+        slots = _slots(name, seen[0][name], seen[1][name], at_input, argument)
+        layouts[name] = Layout(counts[0][name], slots)
+    return layouts
 
 
 def _slots(
@@ -261,15 +288,11 @@ def _slots(
             f"{argument}: {name!r} {hands} no floating-point tensor; token ids and other integers have no "
             "gradient" + (": attribute to the layer's output instead" if at_input else "")
         )
-    if two.keys() != three.keys():
-        raise ValueError(
-            f"{argument}: {name!r} is called as often as there are samples; wanted a fixed number"
-        )
     # Masks and the like do not depend on what is attributed, where anything is known to.
     chosen = [key for key, tensor in two.items() if tensor.depends] or list(two)
     slots = []
     for key in chosen:
-        small, large = two[key], three[key]
+        small, large = two[key], three.get(key, two[key])
         grown = [
             axis for axis, pair in enumerate(zip(small.shape, large.shape, strict=False)) if pair == (2, 3)
         ]
