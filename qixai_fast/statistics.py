@@ -14,11 +14,12 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from ._blas import add_products, mirror_upper
+from ._blas import mirror_upper
 from ._device import Home
 from ._memory import parse_memory, workers_within
 from ._threads import ordered_map, resolve_n_jobs, single_threaded_blas
 from ._validate import Float64, Matrix
+from .pair_products import PairProducts, scratch_bytes
 from .shifted_rows import PRODUCT_ROWS, ShiftedReader, aligned_zeros, mean_of_rows
 
 Partial = TypeVar("Partial")
@@ -164,22 +165,18 @@ class ShiftedMoments:
         ValueError
             For the first value that is not finite.
         """
-        from .kernels.moments_cpu import add_upper
-
         width = len(self.shift)
         dtype = np.dtype(np.float32 if self.single else np.float64)
         reader = ShiftedReader(matrices, self.shift, dtype, min(PRODUCT_ROWS, stop - start))
         square = (width, width)
         part = ShiftedSums(stop - start, np.zeros((2, width)), aligned_zeros(square, float), np.zeros(width))
-        product = aligned_zeros(square, np.float32) if self.single else part.products
+        pairs = PairProducts(min(PRODUCT_ROWS, stop - start), width, dtype)
         for first in range(start, stop, PRODUCT_ROWS):
             last = min(first + PRODUCT_ROWS, stop)
             sums = np.zeros((2, width))
             rows = reader.read(first, last, sums)
             reader.check(first, last, sums)
-            add_products(rows, product, keep=not self.single)
-            if self.single:
-                add_upper(product, part.products)
+            pairs.add(rows, part.products)
             part.sums += sums
             np.maximum(part.peak, sums[1], out=part.peak)
         reader.release(stop)
@@ -285,7 +282,7 @@ def cross_moments_memory(matrices: Sequence[Matrix]) -> tuple[int, int]:
     held = len(bounds).bit_length() + 1
     # A worker holds rows as they are read, one matrix after the other, and as they are multiplied.
     read = max(matrix.n_features * np.result_type(matrix.dtype, np.float32).itemsize for matrix in matrices)
-    per_worker = rows * (read + 8 * width) + square + square // 2 + 8 * 8 * width + 2**16
+    per_worker = rows * (read + 8 * width) + scratch_bytes(rows, width) + square + 8 * 8 * width + 2**16
     return held * square + 3 * 8 * min(256, width) * width + 2**16, per_worker
 
 
@@ -348,7 +345,9 @@ def cross_moments(
     with single_threaded_blas():
         sums = combine_tree(ordered_map(part, moment_bounds(matrices), workers), statistic.combine)
     check_squares(float(sums.sums[1].sum()), matrices)
-    if single and not np.isfinite(sums.products.sum()):
+    with np.errstate(over="ignore", invalid="ignore"):
+        overflown = not np.isfinite(sums.products.sum())
+    if single and overflown:
         return cross_moments(matrices, n_jobs=n_jobs, max_memory=max_memory)
     widths = [matrix.n_features for matrix in matrices]
     return finalize_moments(sums, statistic.shift, widths, single=single)

@@ -59,7 +59,7 @@ def _sample_rows(matrix: Matrix, block: int) -> int:
     """Rows to begin with; 0 where there are too few for them to tell much."""
     bytes_a_row = matrix.n_features * _precision(matrix).itemsize
     rows = min(_SAMPLE_ROWS, matrix.n_samples // 8, _SAMPLE_BYTES // bytes_a_row)
-    return rows if rows >= 4 * block else 0
+    return rows if rows >= max(4 * block, _SAMPLE_PIECES) else 0
 
 
 def _start(matrix: Matrix, shift: Float64, center: bool, block: int, random: np.random.Generator) -> Float64:

@@ -93,6 +93,14 @@ def test_any_small_matrix(n, d, method, offset, seed):
     assert np.all(error <= result.error_bound[known] * values[:k][known] + 1e-15 * values[0])
 
 
+@pytest.mark.parametrize("n", range(30, 132, 17))
+def test_too_few_rows_for_a_sample(n):
+    """Krylov begins with random vectors where a sample would have no rows to take."""
+    X = np.random.default_rng(n).normal(size=(n, 1))
+    result = qf.pca(X, 1, method="krylov", random_state=0)
+    np.testing.assert_allclose(result.singular_values, np.linalg.norm(X - X.mean()))
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("offset", [0, 30, 1000])
 def test_means_far_larger_than_the_spread(way, offset):
