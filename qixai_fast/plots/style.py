@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+DPI = 150
 INK = "#1f2933"
 MUTED = "#7b8794"
 GRID = "#e4e7eb"
@@ -36,11 +37,10 @@ def short(name: str) -> str:
     return name if len(name) <= 28 else f"{name[:13]}…{name[-14:]}"
 
 
-def new_figure(
-    width: float, height: float, layout: Literal["constrained", "compressed", "none"] = "constrained"
-) -> Figure:
+def new_figure(width: float, height: float, layout: Literal["constrained", "none"] = "constrained") -> Figure:
     """A figure of its own canvas, in inches: pyplot's global state and backend stay untouched."""
-    figure = Figure(figsize=(width, height), dpi=150, layout=layout, facecolor="white")
+    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
+    figure.set_layout_engine(layout)
     FigureCanvasAgg(figure)
     return figure
 

@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..._validate import Array
-from ..results import Arrays, LayerResult, Results
 from ...plots.style import CLASS_MAP, INK, MUTED, SIGNED_MAP, dress, layer_colour, new_figure, short
+from ..results import Arrays, LayerResult, Results
 
 _MAX_MAPS_SHOWN = 40
 _MAX_COMPONENTS_SHOWN = 10

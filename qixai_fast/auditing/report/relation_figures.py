@@ -6,7 +6,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..._validate import Array
-from ..results import Arrays, EntangledPair, PairResult, Results
 from ...plots.style import (
     ACCENT,
     INK,
@@ -18,6 +17,7 @@ from ...plots.style import (
     new_figure,
     short,
 )
+from ..results import Arrays, EntangledPair, PairResult, Results
 
 _MAX_MAPS_SHOWN = 64
 _COSINE_BINS = np.linspace(-1.0, 1.0, 61)

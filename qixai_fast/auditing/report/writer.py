@@ -14,9 +14,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from ...plots.style import png_bytes
 from ..results import Arrays, LayerResult, PairResult, Results
 from . import attribution_figures, layer_figures, relation_figures
-from ...plots.style import png_bytes
 
 _MAX_LAYERS_DRAWN = 12
 _MAX_HEATMAPS = 6
