@@ -6,13 +6,15 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 
+import matplotlib.colors
 import matplotlib.image
 import numpy as np
 import pytest
 from audit_example import example_results
 
-from qixai_fast.auditing.report.attribution_figures import is_image
+from qixai_fast.auditing.report.attribution_figures import attribution_figure, is_image
 from qixai_fast.auditing.report.writer import heatmap_pairs, write_report
+from qixai_fast.plots.style import NEGATIVE, POSITIVE
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +162,58 @@ def test_tabular_and_colour_inputs_are_drawn(tmp_path):
         write_report(results, arrays, tmp_path)
         drawn.append((tmp_path / "figures" / "attributions.png").read_bytes())
     assert drawn[0] != drawn[1]
+
+
+def _with_inputs(inputs, values):
+    results, arrays = example_results()
+    arrays["attributions"].update(inputs_0=inputs, values_0=values)
+    return results, arrays
+
+
+@pytest.mark.parametrize("shape", [(6, 1, 8, 8), (6, 3, 40, 40), (6, 8, 8)])
+def test_each_input_has_its_attributions_below_and_its_own_scale(shape):
+    values = np.zeros(shape, dtype=np.float32)
+    for i in range(6):
+        values[i][..., 1, 2], values[i][..., 5, 6] = i + 1.0, -i - 1.0
+    figure = attribution_figure(*_with_inputs(np.ones(shape), values))
+    *panels, bar = figure.axes
+    assert len(panels) == 12
+    channels = shape[1] if len(shape) == 4 else 1
+    ends = matplotlib.colormaps["RdBu_r"]([1.0, 0.0])[:, :3]
+    for i, (picture, overlay) in enumerate(zip(panels[::2], panels[1::2], strict=True)):
+        assert picture.get_position().y0 > overlay.get_position().y1
+        painted = overlay.images[0].get_array()
+        np.testing.assert_allclose([painted[1, 2], painted[5, 6]], ends)
+        assert overlay.get_xlabel() == f"±{(i + 1) * channels}"
+    assert panels[8].get_title() == "output 1\nlabel one\nnot converged"
+    assert ("sum of 3 channels" in bar.get_xlabel()) is (channels == 3)
+
+
+def test_drawings_are_ink_on_paper_and_photographs_as_they_are():
+    rng = np.random.default_rng(0)
+    photograph = rng.random((6, 1, 8, 8))
+    drawing = np.where(photograph < 0.5, 0.0, photograph)
+    for inputs, flipped in ((photograph, False), (drawing, True)):
+        figure = attribution_figure(*_with_inputs(inputs, np.ones_like(inputs)))
+        shown = figure.axes[0].images[0].get_array()[..., 0]
+        np.testing.assert_allclose(shown, 1 - inputs[0, 0] if flipped else inputs[0, 0])
+
+
+def test_bars_of_tabular_inputs_share_their_features():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(6, 30)) * np.exp(rng.normal(size=30))
+    figure = attribution_figure(*_with_inputs(np.ones((6, 30)), values))
+    largest = np.argsort(-np.abs(values[:3]).mean(axis=0))[:15]
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == [*(f"feature {i}" for i in largest), "15 others, sum"]
+    assert len(figure.axes) == 3
+    for axes, own in zip(figure.axes, values, strict=False):
+        widths = [bar.get_width() for bar in axes.patches]
+        np.testing.assert_allclose(widths, [*own[largest], np.delete(own, largest).sum()])
+        colours = {matplotlib.colors.to_hex(bar.get_facecolor()) for bar in axes.patches[:-1]}
+        assert colours == {POSITIVE, NEGATIVE}
+    deep = attribution_figure(*_with_inputs(np.ones((6, 3, 2)), np.ones((6, 3, 2))))
+    assert deep.axes[0].get_yticklabels()[3].get_text() == "feature 1, 1"
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser: Chromium is not installed")
