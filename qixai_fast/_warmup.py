@@ -18,9 +18,13 @@ def _calls() -> dict[str, Callable[[], Any]]:
     X = rng.normal(size=(64, 4))
     rectified = np.maximum(X, 0)
     many = rng.normal(size=(4096, 16))
+    wide = rng.normal(size=(2048, 96)).astype(np.float32)
     labels = np.arange(64) % 2
     return {
         "pca": lambda: qf.pca(X, 2),
+        "pca, float32": lambda: qf.pca(wide, 2),
+        "transform": lambda: qf.pca(X, 2).transform(X),
+        "transform, float32": lambda: qf.pca(wide, 2).transform(wide),
         "randomized_svd": lambda: qf.randomized_svd(X, 2, random_state=0),
         "cosine_similarity": lambda: qf.cosine_similarity(X),
         "cosine_similarity, float32": lambda: qf.cosine_similarity(X.astype(np.float32)),

@@ -6,10 +6,62 @@ from typing import Any
 
 import numpy as np
 
-from ._memory import workers_within
+from ._memory import release_pages, workers_within
 from ._threads import ordered_map, single_threaded_blas
 from ._validate import Array, Float64, Matrix
+from .pair_products import has_wide_registers
+from .shifted_rows import as_stored, frozen
 from .statistics import leaf_rows
+
+# Columns of weights in a tile of the kernel, at most, and in a register.
+_TILE, _REGISTER = 24, 8
+
+
+class RowMap:
+    """``(x - before) @ weights`` for blocks of rows of matrices; products are float64.
+
+    Parameters
+    ----------
+    weights : ndarray of shape (d, k)
+    before : ndarray of shape (d,), optional
+    """
+
+    def __init__(self, weights: Float64, before: Float64 | None = None) -> None:
+        self._weights, self._before = weights, before
+        self._tiles = has_wide_registers()
+        if self._tiles:
+            from .kernels.products_cpu import pack
+
+            d, k = weights.shape
+            n_panels = -(-k // _TILE)
+            width = -(-k // (_REGISTER * n_panels)) * _REGISTER
+            self._panels = np.empty((n_panels, d, width))
+            self._shift = np.zeros(d) if before is None else before
+            pack(np.ascontiguousarray(weights), self._panels)
+
+    def apply(self, matrix: Matrix, start: int, stop: int) -> Float64:
+        """Rows ``start:stop`` mapped, as new memory.
+
+        Raises
+        ------
+        ValueError
+            For the first value that is not finite.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            if not self._tiles:
+                block = matrix.block(start, stop)
+                if self._before is not None:
+                    block -= self._before
+                product: Float64 = block @ self._weights
+                return product
+            from .kernels.products_cpu import map_rows
+
+            mapped: Float64 = np.empty((stop - start, self._weights.shape[1]))
+            map_rows(frozen(as_stored(matrix, start, stop)), self._shift, self._panels, mapped)
+            if not np.isfinite(mapped.sum()):
+                matrix.block(start, stop)
+        release_pages(matrix.data[start:stop])
+        return mapped
 
 
 def output_array(out: Any, shape: tuple[int, int], dtype: np.dtype[Any]) -> Array:
@@ -71,15 +123,14 @@ def affine_rows(
     n, d = matrix.data.shape
     k = weights.shape[1]
     rows = min(n, leaf_rows(max(d, k), np.dtype(np.float64)))
-    per_worker = 8 * rows * (d + 2 * k) + 2**16
-    workers = workers_within(budget, n_jobs, fixed=8 * (d + 2) * k + 2**16, per_worker=per_worker, work=work)
+    per_worker = 8 * rows * (d + 2 * k) + 8 * 8 * (d + 16) + 2**16
+    fixed = 2 * 8 * (d + 2) * (k + _TILE) + 2**16
+    workers = workers_within(budget, n_jobs, fixed=fixed, per_worker=per_worker, work=work)
+    row_map = RowMap(weights, before)
 
     def chunk(start: int) -> None:
-        block = matrix.block(start, min(start + rows, n))
+        mapped = row_map.apply(matrix, start, min(start + rows, n))
         with np.errstate(over="ignore", invalid="ignore"):
-            if before is not None:
-                block -= before
-            mapped = block @ weights
             if after is not None:
                 mapped += after
             out[start : start + rows] = mapped

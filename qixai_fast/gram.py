@@ -16,6 +16,7 @@ import scipy.linalg
 from ._memory import release_pages
 from ._threads import ordered_map
 from ._validate import Array, Float64, Matrix, check_finite
+from .affine import RowMap
 from .statistics import check_squares, combine_tree, leaf_bounds, leaf_rows, leaf_shift
 
 Bounds = tuple[int, int]
@@ -44,6 +45,10 @@ class Tall(Protocol):
         """One block, shifted or centred, as new memory."""
         ...
 
+    def times(self, weights: Float64) -> Callable[[Bounds], Float64]:
+        """What multiplies any one block, read like that, by some weights."""
+        ...
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -65,6 +70,10 @@ class Rows:
             with np.errstate(over="ignore"):
                 block -= self.shift
         return block
+
+    def times(self, weights: Float64) -> Callable[[Bounds], Float64]:
+        row_map = RowMap(weights, self.shift)
+        return lambda bounds: row_map.apply(self.matrix, *bounds)
 
 
 @dataclass(frozen=True)
@@ -112,6 +121,9 @@ class Strips:
             with np.errstate(over="ignore"):
                 strip -= mean
         return strip.T
+
+    def times(self, weights: Float64) -> Callable[[Bounds], Float64]:
+        return lambda bounds: self.read(bounds) @ weights
 
 
 def largest_block(tall: Tall) -> int:
@@ -174,10 +186,11 @@ def long_vectors(
     sigma, short : ndarray
         Improved.
     """
-    scaled = short[:, :live] / sigma[:live]
+    images = tall.times(short[:, :live] / sigma[:live]) if live else None
 
     def chunk(bounds: Bounds) -> Float64:
-        block = tall.read(bounds) @ scaled
+        assert images is not None
+        block = images(bounds)
         out[slice(*bounds), :live] = block
         products: Float64 = block.T @ block
         return products

@@ -42,6 +42,13 @@ def as_stored(matrix: Matrix, start: int, stop: int) -> Array:
     return np.ascontiguousarray(view, np.float32 if small else np.float64)
 
 
+def frozen(rows: Array) -> Array:
+    """A read-only view: then memory that may be written shares compiled code with memory that may not."""
+    view = rows.view()
+    view.flags.writeable = False
+    return view
+
+
 def copy_less_shift(rows: Array, shift: Float64, out: Array, column: int, sums: Array, key: int) -> None:
     """Copy rows less a shift into columns of ``out`` from ``column`` on, and add up their sums.
 
@@ -60,15 +67,12 @@ def copy_less_shift(rows: Array, shift: Float64, out: Array, column: int, sums: 
     """
     from .kernels.moments_cpu import copy_rotated, copy_shifted
 
-    # Read-only and writable input share one compiled version.
-    frozen = rows.view()
-    frozen.flags.writeable = False
     columns = slice(column, column + len(shift))
     total, squares = sums[0, columns], sums[1, columns]
     if out.dtype == np.float32:
-        copy_rotated(frozen, shift, key, out, column, total, squares)
+        copy_rotated(frozen(rows), shift, key, out, column, total, squares)
     else:
-        copy_shifted(frozen, shift, out, column, total, squares)
+        copy_shifted(frozen(rows), shift, out, column, total, squares)
 
 
 class ShiftedReader:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from ._device import resolve_device, to_numpy
-from ._memory import parse_memory, workers_within
+from ._memory import parse_memory
 from ._random import as_generator
-from ._threads import ordered_map, resolve_n_jobs, single_threaded_blas
+from ._threads import resolve_n_jobs, single_threaded_blas
 from ._validate import Array, Float64, Matrix, as_matrix, check_choice, check_int
+from .affine import affine_rows, output_array
 from .decomposition import METHODS, Decomposition, Problem, decompose, result_dtype
-from .gram import Rows
 from .rounding import relative_bound
 
 
@@ -103,38 +103,17 @@ class PCAResult:
         k, d = components.shape
         if matrix.n_features != d:
             raise ValueError(f"X: wanted {d} features as in the fitted data, got {matrix.n_features}")
-        target = _score_target(out, (matrix.n_samples, k), result_dtype(matrix))
-        rows = Rows(matrix, to_numpy(self.mean, "mean"))
-        bounds = rows.bounds()
-        leaf = bounds[0][1]
-        workers = workers_within(
-            parse_memory(max_memory),
-            resolve_n_jobs(n_jobs),
-            fixed=8 * (k + 2) * d + 2**16,
-            per_worker=8 * leaf * (d + 2 * k),
+        target = output_array(out, (matrix.n_samples, k), result_dtype(matrix))
+        affine_rows(
+            matrix,
+            components.T,
+            target,
+            before=to_numpy(self.mean, "mean"),
+            n_jobs=resolve_n_jobs(n_jobs),
+            budget=parse_memory(max_memory),
             work=f"scores on {k} components",
         )
-
-        def chunk(interval: tuple[int, int]) -> None:
-            target[slice(*interval)] = rows.read(interval) @ components.T
-
-        with single_threaded_blas():
-            for _ in ordered_map(chunk, bounds, workers):
-                pass
         return target if out is not None else matrix.home.bring(target)
-
-
-def _score_target(out: Any, shape: tuple[int, int], dtype: np.dtype[Any]) -> Array:
-    if out is None:
-        return np.empty(shape, dtype)
-    if not isinstance(out, np.ndarray):
-        raise TypeError(f"out: wanted a NumPy array or memmap, got {type(out).__name__}")
-    if out.shape != shape or out.dtype.kind != "f" or not out.flags.writeable:
-        raise ValueError(
-            f"out: wanted a writable floating-point array of shape {shape}, "
-            f"got shape {out.shape}, dtype {out.dtype}{'' if out.flags.writeable else ', read-only'}"
-        )
-    return out
 
 
 def _flip_signs(found: Decomposition) -> Float64:

@@ -1,4 +1,4 @@
-"""Products of pairs of columns in tiles: values, edges, and the way without wide registers."""
+"""Products in tiles: of pairs of columns, and of rows with weights; and the way without wide registers."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from qixai_fast.kernels.products_cpu import add_panels, pack
 
 import qixai_fast as qf
-from qixai_fast import pair_products
+from qixai_fast import affine, pair_products
 from qixai_fast._validate import as_matrix
 from qixai_fast.pair_products import PairProducts, has_wide_registers, scratch_bytes
 from qixai_fast.shifted_rows import aligned_zeros
@@ -137,3 +137,49 @@ def test_without_features_of_the_processor_blas_does_the_work(monkeypatch):
         has_wide_registers.cache_clear()
         assert has_wide_registers() is expected
     has_wide_registers.cache_clear()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    m=st.integers(1, 30),
+    d=st.integers(1, 70),
+    k=st.integers(1, 60),
+    dtype=st.sampled_from(DTYPES),
+    wide=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_rows_mapped(m, d, k, dtype, wide, seed):
+    """Small integers, whose products are exact."""
+    rng = np.random.default_rng(seed)
+    rows, weights = rng.integers(-9, 10, (m, d)).astype(dtype), rng.integers(-9, 10, (d, k)).astype(float)
+    before = rng.integers(-9, 10, d).astype(float)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(affine, "has_wide_registers", lambda: wide)
+        shifted, plain = affine.RowMap(weights, before), affine.RowMap(weights)
+    X = as_matrix(rows)
+    first = m // 3
+    np.testing.assert_array_equal(shifted.apply(X, first, m), (rows[first:] - before) @ weights)
+    np.testing.assert_array_equal(plain.apply(X, 0, m), rows @ weights)
+
+
+def test_mapped_rows_do_not_depend_on_their_block():
+    rng = np.random.default_rng(5)
+    X, weights = rng.standard_normal((100, 37)).astype(np.float32), rng.standard_normal((37, 20))
+    row_map = affine.RowMap(weights, rng.standard_normal(37))
+    whole = row_map.apply(as_matrix(X), 0, 100)
+    if has_wide_registers():
+        np.testing.assert_array_equal(row_map.apply(as_matrix(X), 33, 70), whole[33:70])
+    np.testing.assert_allclose(row_map.apply(as_matrix(X), 33, 70), whole[33:70], atol=1e-13)
+
+
+@pytest.mark.parametrize("wide", [True, False])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_rows_that_are_not_finite_are_named(wide, bad, monkeypatch):
+    monkeypatch.setattr(affine, "has_wide_registers", lambda: wide)
+    X = np.ones((50, 9), np.float16)
+    X[41, 3] = bad
+    weights = np.zeros((9, 2))
+    with pytest.raises(ValueError, match="row 41, column 3"):
+        affine.RowMap(weights).apply(as_matrix(X), 8, 50)
+    with pytest.raises(ValueError, match="row 41, column 3"):
+        qf.pca(np.arange(90.0).reshape(10, 9) ** 2, 2).transform(X)
