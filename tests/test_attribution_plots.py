@@ -335,6 +335,13 @@ def test_what_would_not_be_seen_is_shown(token, shown):
     assert visible(token) == shown
 
 
+def test_signs_that_cannot_be_drawn_are_written_as_code_points():
+    figure = qf.plot_feature_attribution([1.0], ["a\x00b\ud800"], target="one\ntwo\x07")
+    render(figure)
+    assert "a<0>b<d800>" in texts(figure)
+    assert any(text.startswith("target one two<7>") for text in texts(figure))
+
+
 def test_a_line_end_ends_the_line():
     figure = qf.plot_token_attribution(["a", "\n", "b"], [1.0, 0.0, -1.0])
     first, second, third = (box.get_y() for box in boxes_of(figure))
@@ -441,14 +448,22 @@ def test_which_sample(name):
         (
             lambda: qf.plot_feature_attribution([1.0, 2.0], "ab"),
             TypeError,
-            "names: wanted one name a feature",
+            "names: wanted a sequence of names, got a si",
         ),
+        (lambda: qf.plot_feature_attribution([1.0, 2.0], {"a", "b"}), TypeError, "names: wanted .* got set"),
+        (lambda: qf.plot_feature_attribution([1.0], names=5), TypeError, "names: wanted .* got int"),
+        (lambda: qf.plot_feature_attribution([1e308, 1e308]), ValueError, "values: too large to be added up"),
+        (lambda: qf.plot_token_attribution(None, [1.0]), TypeError, "tokens: wanted .* got NoneType"),
         (lambda: qf.plot_feature_attribution([1.0], inputs=[1, 2]), ValueError, r"inputs: wanted shape \(1,"),
         (lambda: qf.plot_feature_attribution([1.0], top=0), ValueError, "top: wanted at least 1, got 0"),
         (lambda: qf.plot_feature_attribution([1.0], top=2.0), TypeError, "top: wanted an integer"),
         (lambda: qf.plot_feature_attribution(([1.0], [2.0, 3.0])), ValueError, "values: cannot be read"),
         (lambda: qf.plot_feature_attribution([1j]), TypeError, "values: dtype complex128"),
-        (lambda: qf.plot_token_attribution("words", np.ones(5)), TypeError, "got a single one; split it"),
+        (
+            lambda: qf.plot_token_attribution("words", np.ones(5)),
+            TypeError,
+            "split as the model does, got a single str",
+        ),
         (lambda: qf.plot_token_attribution([1, 2], np.ones(2)), TypeError, "tokens: wanted strings, got int"),
         (
             lambda: qf.plot_token_attribution(["a"], np.ones(2)),

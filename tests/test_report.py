@@ -212,6 +212,10 @@ def test_bars_of_tabular_inputs_share_their_features():
         np.testing.assert_allclose(widths, [*own[largest], np.delete(own, largest).sum()])
         colours = {matplotlib.colors.to_hex(bar.get_facecolor()) for bar in axes.patches[:-1]}
         assert colours == {POSITIVE, NEGATIVE}
+    results, arrays = _with_inputs(np.ones((6, 30)), values)
+    arrays["attributions"].update(inputs_1=np.ones((6, 2)), values_1=np.ones((6, 2)))
+    two = attribution_figure(results, arrays)
+    assert two.texts[-1].get_text() == "attribution in units of the output (first of 2 inputs)"
     deep = attribution_figure(*_with_inputs(np.ones((6, 3, 2)), np.ones((6, 3, 2))))
     assert deep.axes[0].get_yticklabels()[3].get_text() == "feature 1, 1"
 

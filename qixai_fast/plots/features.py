@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .._validate import Array, Float64, check_int
-from .samples import caption, choose_sample, finite_array, signed
+from .samples import caption, choose_sample, finite_array, list_of, signed
 from .style import INK, NEGATIVE, NULL, POSITIVE, dress, take_literally
 from .titles import MARGIN, POINTS, Ruler, blank_sheet, check_unit, check_width, place_axes
 
@@ -86,9 +86,9 @@ def label_below(axes: Axes, text: str, left: float, room: float, width: float) -
 
 
 def _check_names(names: Any, n_features: int) -> list[str]:
-    if isinstance(names, str):
-        raise TypeError("names: wanted one name a feature, got a single string")
-    found = [f"feature {i}" for i in range(n_features)] if names is None else [str(name) for name in names]
+    if names is None:
+        return [f"feature {i}" for i in range(n_features)]
+    found = [str(name) for name in list_of(names, "names", "names")]
     if len(found) != n_features:
         raise ValueError(f"names: wanted one for each of the {n_features} values, got {len(found)}")
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +46,19 @@ def finite_array(value: Any, name: str) -> Float64:
         place = tuple(int(i) for i in np.argwhere(~np.isfinite(numbers))[0])
         where = f"[{', '.join(map(str, place))}]" if place else "its only value"
         raise ValueError(f"{name}: {numbers[place]} at {where}; wanted finite numbers")
+    with np.errstate(over="ignore"):
+        if not np.isfinite(np.abs(numbers).sum()):
+            raise ValueError(f"{name}: too large to be added up in float64; scale them down")
     return numbers
+
+
+def list_of(value: Any, name: str, of: str) -> list[Any]:
+    """A sequence as a list; TypeError for a single string, for what has no order and what is no sequence."""
+    if isinstance(value, (str, bytes)):
+        raise TypeError(f"{name}: wanted a sequence of {of}, got a single string")
+    if isinstance(value, (set, frozenset)) or not isinstance(value, Iterable):
+        raise TypeError(f"{name}: wanted a sequence of {of}, got {type(value).__name__}")
+    return list(value)
 
 
 def choose_sample(values: Any, sample: Any, input_index: Any) -> Shown:

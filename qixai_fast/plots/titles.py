@@ -40,6 +40,11 @@ def check_unit(unit: Any) -> str:
     return unit
 
 
+def printable(text: str) -> str:
+    """The text, with the code points of signs that cannot be drawn, such as control characters."""
+    return "".join(sign if sign.isprintable() else f"<{ord(sign):x}>" for sign in text)
+
+
 class Ruler:
     """Widths of texts in points, as a figure will draw them."""
 
@@ -56,7 +61,7 @@ class Ruler:
 
     def fit(self, text: str, room: float) -> str:
         """The text, on one line; the middle of one that is longer than ``room`` points is left out."""
-        text = " ".join(text.splitlines())
+        text = printable(" ".join(text.splitlines()))
         if self.width(text) <= room:
             return text
         fits, long = 0, len(text)

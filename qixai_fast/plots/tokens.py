@@ -14,9 +14,19 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from .._validate import Array, Float64, check_int
-from .samples import caption, choose_sample, largest_shown, signed
+from .samples import caption, choose_sample, largest_shown, list_of, signed
 from .style import INK, SIGNED_MAP, take_literally
-from .titles import MARGIN, POINTS, Ruler, blank_sheet, check_unit, check_width, make_legend, place_axes
+from .titles import (
+    MARGIN,
+    POINTS,
+    Ruler,
+    blank_sheet,
+    check_unit,
+    check_width,
+    make_legend,
+    place_axes,
+    printable,
+)
 
 # Points.
 _SIZE, _NUMBER_SIZE = 10.0, 6.5
@@ -45,8 +55,8 @@ def visible(token: str) -> str:
         return "␣" * len(token) or "∅"
     ahead = len(token) - len(token.lstrip(" "))
     behind = len(token) - len(token.rstrip(" "))
-    inner = "".join(_VISIBLE.get(sign, sign if sign.isprintable() else f"<{ord(sign):x}>") for sign in body)
-    return "␣" * ahead + inner + "␣" * behind
+    inner = "".join(_VISIBLE.get(sign, sign) for sign in body)
+    return "␣" * ahead + printable(inner) + "␣" * behind
 
 
 def text_colour(background: Array) -> str:
@@ -123,9 +133,7 @@ def _draw(axes: Axes, placed: Sequence[_Placed], limit: float, *, numbers: bool)
 
 
 def _check_tokens(tokens: Any) -> list[str]:
-    if isinstance(tokens, (str, bytes)):
-        raise TypeError("tokens: wanted a sequence of strings, got a single one; split it as the model does")
-    found = list(tokens)
+    found = list_of(tokens, "tokens", "strings, split as the model does")
     for place, token in enumerate(found):
         if not isinstance(token, str):
             raise TypeError(

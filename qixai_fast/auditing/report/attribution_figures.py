@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -38,44 +40,61 @@ def _caption(sample: AttributedSample) -> list[str]:
     return [line for line in (target, label, steady) if line]
 
 
-def _on_paper(inputs: Array) -> str:
+def _picture_map(inputs: Array) -> str:
     """Drawings, many of whose pixels share the lowest value, are shown as ink on paper, all else as it is."""
     one_channel = inputs.ndim == 3 or inputs.shape[1] == 1
     return "gray_r" if one_channel and np.mean(inputs == inputs.min()) > 0.25 else "gray"
 
 
-def _picture_figure(inputs: Array, values: Array, samples: list[AttributedSample]) -> Figure:
+@dataclass(frozen=True)
+class _Panel:
+    """One input: its picture, its values a pixel, where their colours end, and what stands above."""
+
+    picture: Float64
+    signed_values: Float64
+    limit: float
+    caption: list[str]
+
+
+def _panels(inputs: Array, values: Array, samples: list[AttributedSample]) -> list[_Panel]:
+    cmap = _picture_map(inputs)
+    panels = []
+    for pixels, own, sample in zip(inputs, values, samples, strict=True):
+        signed_values, _ = sum_channels(own.astype(np.float64), *inputs.shape[-2:])
+        limit = largest_shown(signed_values, PERCENTILE)
+        panels.append(_Panel(as_picture(pixels, cmap=cmap), signed_values, limit, _caption(sample)))
+    return panels
+
+
+def _picture_figure(inputs: Array, values: Array, samples: list[AttributedSample], unit: str) -> Figure:
     """Each input above its overlay, in as many rows as their size calls for."""
     n_rows, n_columns = inputs.shape[-2:]
-    per_row = 8 if max(n_rows, n_columns) <= _SMALL_PICTURE else 4
-    captions = [_caption(sample) for sample in samples]
-    head = _LINE * max(map(len, captions)) + 0.05
-    across = (_WIDTH - 2 * MARGIN + GAP) / per_row - GAP
-    down = min(across * n_rows / n_columns, 3.0)
+    panels = _panels(inputs, values, samples)
+    many_small = len(panels) > 4 and max(n_rows, n_columns) <= _SMALL_PICTURE
+    per_row = 2 if n_columns > 2 * n_rows else 8 if many_small else 4
+    head = _LINE * max(len(panel.caption) for panel in panels) + 0.05
+    step = (_WIDTH - 2 * MARGIN + GAP) / per_row
+    down = min((step - GAP) * n_rows / n_columns, 3.0)
     across = down * n_columns / n_rows
     block = head + 2 * down + GAP + 0.3
-    n_blocks = -(-len(samples) // per_row)
-    n_channels = 1 if inputs.ndim == 3 else inputs.shape[1]
-    figure = new_figure(_WIDTH, MARGIN + n_blocks * block + 0.75, "none")
-    cmap = _on_paper(inputs)
-    cut = False
-    for place, lines in enumerate(captions):
+    body = MARGIN + -(-len(panels) // per_row) * block
+    cut = any(bool((np.abs(panel.signed_values) > panel.limit).any()) for panel in panels)
+    figure = new_figure(_WIDTH, body + (0.9 if cut else 0.75), "none")
+    for place, panel in enumerate(panels):
         row, column = divmod(place, per_row)
-        left, top = MARGIN + column * (across + GAP), MARGIN + row * block + head
-        picture = as_picture(inputs[place], cmap=cmap)
-        signed_values, _ = sum_channels(values[place].astype(np.float64), n_rows, n_columns)
-        limit = largest_shown(signed_values, PERCENTILE)
-        cut = cut or bool((np.abs(signed_values) > limit).any())
+        left, top = MARGIN + column * step + (step - GAP - across) / 2, MARGIN + row * block + head
         above = place_axes(figure, left, top, across, down)
-        above.imshow(picture)
-        above.set_title("\n".join(lines), fontsize=8, color=INK, pad=3)
-        below = place_axes(figure, left, top + down + GAP, across, down)
-        draw_overlay(below, picture, signed_values, limit)
-        below.set_xlabel(f"±{signed(limit)[1:]}", fontsize=8, color=INK, labelpad=2)
+        above.imshow(panel.picture)
+        above.set_title("\n".join(panel.caption), fontsize=8, color=INK, pad=3)
         frame(above)
-    summed = "" if n_channels == 1 else f", sum of {n_channels} channels"
-    bar = place_axes(figure, (_WIDTH - 4.5) / 2, MARGIN + n_blocks * block + 0.1, 4.5, 0.13)
-    text = f"attribution in units of the output{summed}; colours end at ± the number below each picture"
+        below = place_axes(figure, left, top + down + GAP, across, down)
+        draw_overlay(below, panel.picture, panel.signed_values, panel.limit)
+        below.set_xlabel(f"±{signed(panel.limit)[1:]}", fontsize=8, color=INK, labelpad=2)
+    summed = f", sum of {inputs.shape[1]} channels" if inputs.ndim == 4 and inputs.shape[1] > 1 else ""
+    text = f"attribution in {unit}{summed}; colours end at ± the number below each picture"
+    if cut:
+        text += f"\n(percentile {PERCENTILE} of its magnitudes)"
+    bar = place_axes(figure, (_WIDTH - 4.5) / 2, body + 0.1, 4.5, 0.13)
     draw_colour_bar(figure, bar, text, 1.0, BLENDED_MAP, ("against", "for this output"), cut=cut)
     return figure
 
@@ -85,7 +104,7 @@ def _names(shape: tuple[int, ...], places: Array) -> list[str]:
     return [f"feature {', '.join(str(int(i)) for i in np.unravel_index(place, shape))}" for place in places]
 
 
-def _bar_figure(values: Array, samples: list[AttributedSample]) -> Figure:
+def _bar_figure(values: Array, samples: list[AttributedSample], unit: str) -> Figure:
     """Bars of the features that count most over the shown samples, a panel a sample."""
     flat: Float64 = values.reshape(len(values), -1).astype(np.float64)
     places = largest_first(np.abs(flat).mean(axis=0), _MAX_BARS)
@@ -108,19 +127,21 @@ def _bar_figure(values: Array, samples: list[AttributedSample]) -> Figure:
         axes.spines["left"].set_visible(False)
     figure.text(
         (left + (_WIDTH - left) / 2) / _WIDTH, 0.06 / figure.get_figheight(),
-        "attribution in units of the output", ha="center", va="bottom", fontsize=9, color=INK,
+        f"attribution in {unit}", ha="center", va="bottom", fontsize=9, color=INK,
     )  # fmt: skip
     return figure
 
 
 def attribution_figure(results: Results, arrays: Arrays) -> Figure:
-    """Up to eight attributed inputs, as pictures; up to three as bars."""
+    """Up to eight attributed inputs, as pictures; up to three as bars. Of several inputs, the first."""
     section = results["attributions"]
     assert section is not None
     content = arrays[section["arrays"]]
     inputs, values = content["inputs_0"], content["values_0"]
+    n_inputs = sum(name.startswith("inputs_") for name in content)
+    unit = "units of the output" + (f" (first of {n_inputs} inputs)" if n_inputs > 1 else "")
     if is_image(inputs):
         samples = section["samples"][:_MAX_SAMPLES_SHOWN]
-        return _picture_figure(inputs[: len(samples)], values[: len(samples)], samples)
+        return _picture_figure(inputs[: len(samples)], values[: len(samples)], samples, unit)
     samples = section["samples"][:_MAX_SAMPLES_WITH_BARS]
-    return _bar_figure(values[: len(samples)], samples)
+    return _bar_figure(values[: len(samples)], samples, unit)
