@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._path_inputs import PathSamples, check_output, select_outputs, summing_dtype
 from ._validate import Float64
@@ -28,7 +28,7 @@ def recording() -> Iterator[None]:
         yield
 
 
-def check_model(model: Any, samples: PathSamples) -> None:
+def check_model(model: Any, samples: PathSamples, *, stacklevel: int = 3) -> None:
     """Check that a model can be called, sits where the inputs are, and is in evaluation mode (a warning)."""
     import torch
 
@@ -51,7 +51,7 @@ def check_model(model: Any, samples: PathSamples) -> None:
             "statistics are active, so that gradients are random or depend on the other rows of a batch; "
             "call model.eval() first",
             UserWarning,
-            stacklevel=3,
+            stacklevel=stacklevel,
         )
 
 
@@ -72,11 +72,53 @@ def _is_unsteady(module: torch.nn.Module) -> bool:
 _HEADROOM = 3
 
 
-class PathModel:
-    """A model, seen along the straight paths from baselines to inputs; used inside :func:`recording`."""
+@contextmanager
+def without_cudnn() -> Iterator[None]:
+    """cuDNN off: its recurrent layers have no gradient in evaluation mode, torch's own have."""
+    from torch.backends import cudnn
 
-    def __init__(self, model: Callable[..., Any]) -> None:
+    kept = {
+        name: getattr(cudnn, name)
+        for name in ("benchmark", "benchmark_limit", "deterministic", "allow_tf32")
+        if getattr(cudnn, name) is not None
+    }
+    with cudnn.flags(enabled=False, **kept):
+        yield
+
+
+def refused_by_cudnn(error: RuntimeError) -> bool:
+    """Whether cuDNN has refused the gradient of a recurrent layer in evaluation mode."""
+    return "cudnn RNN backward" in str(error)
+
+
+class Gradients(NamedTuple):
+    """Outputs, and gradients with respect to each input, at nodes of some samples' paths.
+
+    Attributes
+    ----------
+    scores : Tensor of shape (n_nodes, n)
+    by_input : tuple of Tensor or None
+        (n_nodes, n, ...); None for an input that the output does not depend on.
+    """
+
+    scores: Tensor
+    by_input: tuple[Tensor | None, ...]
+
+
+class PathModel:
+    """A model, seen along the straight paths from baselines to inputs; used inside :func:`recording`.
+
+    Parameters
+    ----------
+    model : callable
+    weights : callable, optional
+        The module whose weights the model uses, where it is not the model itself.
+    """
+
+    def __init__(self, model: Callable[..., Any], weights: Any = None) -> None:
         self._model = model
+        self._weights = model if weights is None else weights
+        self._cudnn = True
 
     def _scores(self, rows: tuple[Tensor, ...], samples: PathSamples) -> Tensor:
         n_rows = int(rows[0].shape[0])
@@ -94,11 +136,29 @@ class PathModel:
         scores = self._scores(_points(samples, [node]), samples)
         return scores.detach().to(summing_dtype(scores))
 
-    def gradients(self, samples: PathSamples, nodes: Float64) -> tuple[Tensor | None, ...]:
-        """Gradients of F at points of each sample's path, one (n_nodes, n, ...) tensor for each input.
+    def gradients(self, samples: PathSamples, nodes: Float64) -> Gradients:
+        """Gradients of F at points of each sample's path, and F there.
 
-        None for an input that the output does not depend on.
+        Parameters
+        ----------
+        samples : PathSamples
+        nodes : ndarray of shape (n_nodes,) or (n_nodes, n)
+
+        Returns
+        -------
+        Gradients
         """
+        if self._cudnn:
+            try:
+                return self._gradients(samples, nodes)
+            except RuntimeError as error:
+                if not refused_by_cudnn(error):
+                    raise
+                self._cudnn = False
+        with without_cudnn():
+            return self._gradients(samples, nodes)
+
+    def _gradients(self, samples: PathSamples, nodes: Float64) -> Gradients:
         import torch
 
         rows = _points(samples, nodes)
@@ -112,7 +172,10 @@ class PathModel:
                 "(a detach, a no_grad block, an argmax or a conversion to NumPy cuts the path)"
             )
         n = len(samples)
-        return tuple(None if g is None else g.reshape(len(nodes), n, *g.shape[1:]) for g in found)
+        return Gradients(
+            scores.detach().reshape(len(nodes), n),
+            tuple(None if g is None else g.reshape(len(nodes), n, *g.shape[1:]) for g in found),
+        )
 
     def probe(self, samples: PathSamples) -> int:
         """Check the model's output on the first samples; return the bytes that a row of a pass takes."""
@@ -120,7 +183,7 @@ class PathModel:
 
         n_rows = min(2, len(samples))  # two: batch normalisation refuses one row in training mode
         first = samples.take(torch.arange(n_rows))
-        known = {tensor.untyped_storage().data_ptr() for tensor in _tensors_of(self._model)}
+        known = {tensor.untyped_storage().data_ptr() for tensor in _tensors_of(self._weights)}
         saved = 0
 
         def count(tensor: Tensor) -> Tensor:
@@ -150,7 +213,9 @@ class PathModel:
 
     def _explain(self, error: RuntimeError, samples: PathSamples) -> None:
         """Raise a clearer error where the inputs' dtype is not the weights'."""
-        weights = {str(tensor.dtype) for tensor in _tensors_of(self._model) if tensor.dtype.is_floating_point}
+        weights = {
+            str(tensor.dtype) for tensor in _tensors_of(self._weights) if tensor.dtype.is_floating_point
+        }
         given = {str(x.dtype) for x in samples.inputs}
         if weights and given - weights:
             raise TypeError(
@@ -160,10 +225,8 @@ class PathModel:
 
 
 def _tensors_of(model: Any) -> list[Tensor]:
-    """Weights and buffers; also of a module that a function holds as ``wrapped``."""
     import torch
 
-    model = getattr(model, "wrapped", model)
     return [*model.parameters(), *model.buffers()] if isinstance(model, torch.nn.Module) else []
 
 
@@ -176,7 +239,8 @@ def _points(samples: PathSamples, nodes: Any) -> tuple[Tensor, ...]:
         for x, baseline in zip(samples.inputs, samples.baselines, strict=True):
             # half precision would round the way itself
             dtype = torch.float32 if x.dtype.itemsize < 4 else x.dtype
-            steps = torch.as_tensor(nodes, dtype=dtype, device=x.device).reshape(-1, *[1] * x.ndim)
+            steps = torch.as_tensor(nodes, dtype=dtype, device=x.device)
+            steps = steps.reshape(len(steps), -1, *[1] * (x.ndim - 1))
             way = torch.lerp(baseline.to(dtype)[None], x.to(dtype)[None], steps)
             points.append(way.to(x.dtype).reshape(-1, *x.shape[1:]))
     return tuple(point.requires_grad_() for point in points)

@@ -7,196 +7,187 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from ._memory import parse_memory, require_budget
+from ._layer_path import layer_path
 from ._path_inputs import PathSamples, check_samples, check_values, summing_dtype
 from ._path_model import PathModel, check_model, recording
-from ._validate import Float64, check_int
-from .quadrature import path_nodes, refine
+from ._path_passes import Passes, pass_budget
+from ._path_refinement import (
+    Accuracy,
+    Shares,
+    check_accuracy,
+    first_nodes,
+    least_kept,
+    memory_of_sample,
+    refine_paths,
+    share,
+)
+from ._validate import check_choice, check_int
+from .attribution import Attribution
+from .quadrature import METHODS, path_nodes
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
-    from tqdm import tqdm
 
-# Bytes of a batch. On the CPU larger ones are slower: they leave the caches, and every large tensor is
-# fresh memory from the system. A GPU wants more rows, and gets all of an explicit budget.
-_CPU_BATCH = 64 * 2**20
-_CUDA_BATCH = 2**30
-# Buffers and code that torch's libraries keep once a model has run, and memory its allocator holds back.
-_TORCH_OWN = 16 * 2**20
+__all__ = ["Attribution", "integrated_gradients"]
+
+_STEPS = 50
+# Every interval of a tolerance's first mesh has three nodes: 15 gradients are enough for smooth outputs.
+_FIRST_STEPS = 5
 
 
 @dataclass(frozen=True)
-class Attribution:
-    """Attributions, and how far each sample's can be trusted.
+class _Rule:
+    """How paths are integrated."""
 
-    Attributes
-    ----------
-    values : Tensor or tuple of Tensor
-        Shape of the inputs, on their device; float32 for half-precision inputs, else the inputs' dtype.
-    delta : Tensor of shape (n_samples,), float64
-        Completeness error: sum of a sample's values, minus the change F(input) - F(baseline) that they
-        should add up to. (float32 on devices without float64.)
-    n_steps : Tensor of shape (n_samples,), int64
-        Steps of the rule behind each sample's values.
-    n_gradients : Tensor of shape (n_samples,), int64
-        Gradients evaluated for each sample, all levels of refinement together.
-    converged : Tensor of shape (n_samples,), bool, or None
-        Whether ``tol`` was reached; None where no ``tol`` was asked for.
-    """
-
-    values: Tensor | tuple[Tensor, ...]
-    delta: Tensor
-    n_steps: Tensor
-    n_gradients: Tensor
-    converged: Tensor | None
+    method: str
+    n_steps: int
+    accuracy: Accuracy | None
+    multiply: bool
 
 
-@dataclass(frozen=True)
-class _Accuracy:
-    tol: float
-    atol: float
-    max_n_steps: int
-
-
-@dataclass(frozen=True)
-class _Passes:
-    """Gradient passes of at most ``rows`` rows (nodes times samples)."""
-
-    model: PathModel
-    rows: int
-    bar: tqdm[Any]
-
-    def sums(self, samples: PathSamples, nodes: Float64, weights: Float64) -> list[Tensor]:
-        """Weighted sum of the gradients over the nodes, times (input - baseline), in float64."""
-        import torch
-
-        self.bar.total = max(self.bar.total or 0, self.bar.n + len(nodes) * len(samples))
-        totals = [torch.zeros(x.shape, dtype=summing_dtype(x), device=x.device) for x in samples.inputs]
-        at_once = max(1, self.rows // len(samples))
-        for start in range(0, len(nodes), at_once):
-            part = slice(start, start + at_once)
-            for total, gradient in zip(totals, self.model.gradients(samples, nodes[part]), strict=True):
-                if gradient is None:
-                    continue
-                for step, weight in zip(gradient, weights[part], strict=True):
-                    total.add_(step, alpha=float(weight))
-            self.bar.update(len(nodes[part]) * len(samples))
-        for total, x, baseline in zip(totals, samples.inputs, samples.baselines, strict=True):
-            total.mul_(x.to(total.dtype) - baseline.to(total.dtype))
-        return totals
-
-
-def _totals(parts: list[Tensor]) -> Tensor:
-    """Each sample's sum over all elements of all inputs, shape (n,)."""
-    import torch
-
-    return torch.stack([part.reshape(len(part), -1).sum(1) for part in parts]).sum(0)
-
-
-def _largest(parts: list[Tensor]) -> Tensor:
-    """Each sample's largest magnitude over all elements of all inputs, shape (n,)."""
-    import torch
-
-    return torch.stack([part.reshape(len(part), -1).abs().amax(1) for part in parts]).amax(0)
+def _check_rule(method: str, n_steps: int | None, tol: Any, atol: Any, limit: Any, multiply: Any) -> _Rule:
+    if not isinstance(multiply, bool):
+        raise TypeError(f"multiply_by_inputs: wanted True or False, got {type(multiply).__name__}")
+    if n_steps is None:
+        n_steps = _STEPS if tol is None else _FIRST_STEPS
+    check_choice(method, "method", METHODS)
+    n_steps = check_int(n_steps, "n_steps", low=1)
+    accuracy = check_accuracy(tol, atol, limit, method, n_steps)
+    path_nodes(method, n_steps)
+    return _Rule(method, n_steps, accuracy, multiply)
 
 
 @dataclass
-class _Group:
-    """Attributions of samples that share their passes, not yet rounded to the result's dtype."""
+class _Result:
+    """What is known of all samples so far, in the dtypes of the result."""
 
-    samples: PathSamples
-    change: Tensor
-    sums: list[Tensor]
+    values: tuple[Tensor, ...]
+    delta: Tensor
     n_steps: Tensor
     n_gradients: Tensor
     converged: Tensor
 
-    def refine(self, passes: _Passes, method: str, n_steps: int, accuracy: _Accuracy) -> None:
-        """Go on to finer steps, up to ``max_n_steps``, only with the samples that need them."""
+    @staticmethod
+    def empty(samples: PathSamples) -> _Result:
         import torch
 
-        active = torch.arange(len(self.samples), device=self.change.device)
-        finer = refine(method, n_steps)
-        while len(active) and finer.n_steps <= accuracy.max_n_steps:
-            coarse = [part[active] for part in self.sums]
-            sums = passes.sums(self.samples.take(active), finer.nodes, finer.weights)
-            for fine, old in zip(sums, coarse, strict=True):
-                fine.add_(old, alpha=finer.keep)
-            delta = _totals(sums) - self.change[active]
-            scale = self.change[active].abs().clamp(min=accuracy.atol)
-            complete = delta.abs() <= accuracy.tol * scale
-            stable = _largest([fine - old for fine, old in zip(sums, coarse, strict=True)]) <= (
-                accuracy.tol * _largest(sums)
-            )
-            for part, fine in zip(self.sums, sums, strict=True):
-                part[active] = fine
-            self.n_steps[active] = finer.n_steps
-            self.n_gradients[active] += len(finer.nodes)
-            self.converged[active] = complete & stable
-            active = active[~(complete & stable) & delta.isfinite()]
-            finer = refine(method, finer.n_steps)
+        n, device = len(samples), samples.inputs[0].device
+        values = tuple(
+            torch.empty(x.shape, dtype=torch.float32 if x.dtype.itemsize < 4 else x.dtype, device=device)
+            for x in samples.inputs
+        )
+        steps = torch.empty(n, dtype=torch.int64, device=device)
+        delta = torch.empty(n, dtype=summing_dtype(samples.inputs[0]), device=device)
+        converged = torch.empty(n, dtype=torch.bool, device=device)
+        return _Result(values, delta, steps, torch.empty_like(steps), converged)
 
 
-def _attribute_group(
-    passes: _Passes, samples: PathSamples, first: int, method: str, n_steps: int, accuracy: _Accuracy | None
-) -> _Group:
-    """Attributions of a few samples; ``first`` is the first one's place among all, for messages."""
-    import torch
-
+def _ends(model: PathModel, samples: PathSamples, first: int) -> tuple[Tensor, Tensor]:
+    """F at each baseline and input; ``first`` is the first sample's place among all, for messages."""
     ends = []
     for node, where in ((0.0, "baseline"), (1.0, "input")):
-        values = passes.model.outputs(samples, node)
+        values = model.outputs(samples, node)
         if not values.isfinite().all():
             row = int((~values.isfinite()).nonzero()[0])
             raise ValueError(f"model: output {float(values[row])} at the {where} of sample {first + row}")
-        ends.append(values)
-    nodes, weights = path_nodes(method, n_steps)
-    change = (ends[1] - ends[0]).to(samples.inputs[0].device)
-    counts = torch.full_like(change, 1, dtype=torch.int64)
-    group = _Group(
-        samples,
-        change,
-        passes.sums(samples, nodes, weights),
-        counts * n_steps,
-        counts * len(nodes),
-        torch.zeros_like(change, dtype=torch.bool),
+        ends.append(values.to(samples.inputs[0].device))
+    return ends[0], ends[1]
+
+
+def _fixed_group(passes: Passes, samples: PathSamples, first: int, rule: _Rule, into: _Result) -> None:
+    """Attributions of a few samples by a rule of fixed nodes."""
+    nodes, weights = path_nodes(rule.method, rule.n_steps)
+    ends = _ends(passes.model, samples, first)
+    here = slice(first, first + len(samples))
+    delta = ends[0] - ends[1]
+    for value, total, x, baseline in zip(
+        into.values, passes.sums(samples, nodes, weights), samples.inputs, samples.baselines, strict=True
+    ):
+        if not rule.multiply:
+            value[here] = total
+        total.mul_(x.to(total.dtype) - baseline.to(total.dtype))
+        if rule.multiply:
+            value[here] = total
+        delta += total.reshape(len(total), -1).sum(1)
+    into.delta[here] = delta
+    into.n_steps[here], into.n_gradients[here] = rule.n_steps, len(nodes)
+
+
+def _refined_group(
+    passes: Passes,
+    samples: PathSamples,
+    first: int,
+    rule: _Rule,
+    accuracy: Accuracy,
+    shares: Shares,
+    into: _Result,
+) -> None:
+    """Attributions of a few samples, refined until each is accurate."""
+    import torch
+
+    ends = _ends(passes.model, samples, first)
+    here = slice(first, first + len(samples))
+    refined = refine_paths(passes, samples, ends, rule.method, rule.n_steps, accuracy, shares, rule.multiply)
+    into.delta[here] = refined.delta
+    column = 0
+    for value in into.values:
+        width = value[0].numel()
+        value[here] = refined.values[:, column : column + width].reshape(value[here].shape)
+        column += width
+    into.n_steps[here] = torch.as_tensor(refined.n_steps)
+    into.n_gradients[here] = torch.as_tensor(refined.n_gradients)
+    into.converged[here] = torch.as_tensor(refined.converged)
+
+
+def _along_paths(
+    model: PathModel, samples: PathSamples, rule: _Rule, max_memory: int | float | str | None, progress: bool
+) -> _Result:
+    """Attributions of all samples, for one baseline each."""
+    import torch
+    from tqdm import tqdm
+
+    per_row = model.probe(samples)
+    n, device = len(samples), samples.inputs[0].device
+    accuracy = rule.accuracy
+    shares = None
+    if accuracy is None:
+        rows = at_once = pass_budget(max_memory, per_row, device.type) // per_row
+        first_count = len(path_nodes(rule.method, rule.n_steps)[0])
+    else:
+        kept = least_kept(rule.method, rule.n_steps, accuracy)
+        room = pass_budget(max_memory, per_row + memory_of_sample(samples, kept), device.type)
+        shares = share(samples, kept, room, per_row, accuracy.max_n_steps)
+        rows, at_once = (room - shares.bytes) // per_row, shares.at_once
+        first_count = first_nodes(rule.method, rule.n_steps)
+    # Allocated before the passes: small results kept between large blocks would fragment the heap.
+    result = _Result.empty(samples)
+    with tqdm(unit="gradient", disable=not progress) as bar:
+        passes = Passes(model, rows, bar)
+        passes.announce(n * first_count)
+        for first in range(0, n, at_once):
+            group = samples.take(torch.arange(first, min(first + at_once, n)))
+            if accuracy is None or shares is None:
+                _fixed_group(passes, group, first, rule, result)
+            else:
+                _refined_group(passes, group, first, rule, accuracy, shares, result)
+    return result
+
+
+def _mean(results: list[_Result]) -> _Result:
+    """The mean over several baselines; steps and gradients are counted together."""
+    import torch
+
+    if len(results) == 1:
+        return results[0]
+    parts = zip(*(result.values for result in results), strict=True)
+    return _Result(
+        tuple(torch.stack(part).mean(0, dtype=summing_dtype(part[0])).to(part[0].dtype) for part in parts),
+        torch.stack([result.delta for result in results]).mean(0),
+        torch.stack([result.n_steps for result in results]).sum(0),
+        torch.stack([result.n_gradients for result in results]).sum(0),
+        torch.stack([result.converged for result in results]).all(0),
     )
-    if accuracy is not None:
-        group.refine(passes, method, n_steps, accuracy)
-    return group
-
-
-def _check_accuracy(tol: Any, atol: Any, max_n_steps: Any, method: str, n_steps: int) -> _Accuracy | None:
-    for value, name in ((tol, "tol"), (atol, "atol")):
-        if value is None and name == "tol":
-            continue
-        if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-            raise TypeError(f"{name}: wanted a number, got {type(value).__name__}")
-        if not 0 < value < float("inf"):
-            raise ValueError(f"{name}: wanted a positive number, got {value}")
-    limit = check_int(max_n_steps, "max_n_steps", low=1)
-    if tol is None:
-        return None
-    needed = refine(method, n_steps).n_steps
-    if limit < needed:
-        raise ValueError(
-            f"max_n_steps: tol compares n_steps={n_steps} with {needed} steps, so wanted at least {needed}, "
-            f"got {limit}"
-        )
-    return _Accuracy(float(tol), float(atol), limit)
-
-
-def _rows_within(max_memory: int | float | str | None, per_row: int, device_type: str) -> int:
-    """Rows of a pass that fit the budget."""
-    budget = parse_memory(max_memory)
-    least = _TORCH_OWN + per_row
-    require_budget(budget, least, "one gradient")
-    default = max(_CUDA_BATCH if device_type == "cuda" else _CPU_BATCH, least)
-    if budget is None or device_type == "cpu":
-        budget = min(budget or default, default)
-    return (budget - _TORCH_OWN) // per_row
 
 
 def integrated_gradients(
@@ -205,20 +196,23 @@ def integrated_gradients(
     *,
     baselines: Any = None,
     target: Any = None,
-    n_steps: int = 50,
+    layer: str | torch.nn.Module | None = None,
+    n_steps: int | None = None,
     method: str = "riemann_middle",
     tol: float | None = None,
     atol: float = 1e-3,
     max_n_steps: int = 1350,
     additional_forward_args: Any = None,
+    multiply_by_inputs: bool = True,
     max_memory: int | float | str | None = None,
     progress: bool = False,
 ) -> Attribution:
     """Attribute an output's change from baseline to input to the single inputs.
 
     ``(x - x') * integral over a in [0, 1] of dF/dx at x' + a (x - x')``, by a rule whose weights sum to 1.
-    Nodes times samples go through the model in batches that ``max_memory`` decides. The model is left
-    as it is found: training mode, ``.grad``, ``requires_grad`` and hooks.
+    Nodes times samples go through the model in batches that ``max_memory`` decides; where memory runs out
+    all the same, batches are halved. The model is left as it is found: training mode, ``.grad``,
+    ``requires_grad`` and hooks.
 
     Parameters
     ----------
@@ -226,24 +220,32 @@ def integrated_gradients(
         Called as ``model(*inputs, *additional_forward_args)`` with any number of rows. Its rows must not
         depend on each other; active dropout or batch statistics give a warning.
     inputs : Tensor or tuple of Tensor
-        Shape (n_samples, ...), floating point, on the model's device.
-    baselines : None, number, Tensor or tuple, optional
+        Shape (n_samples, ...), floating point, on the model's device. With ``layer`` any dtype: token ids
+        are what an embedding layer is for.
+    baselines : None, number, Tensor, tuple or list, optional
         Where the paths begin: 0 where None; a tensor of shape (n_samples, ...) or (1, ...); for a tuple
-        of inputs a tuple of these, or one number for all.
+        of inputs a tuple of these, or one number for all. A list holds several baselines, each as above:
+        attributions are averaged over them (expected gradients; Erion et al. 2021, equation 3).
     target : None, int, tuple of int, integer Tensor or callable, optional
         Which output: None for models with one output a sample; an index, a tuple of indices for outputs
         with more axes, an integer tensor of one index (or row of indices) a sample; or a callable that
         turns the model's output into one number a row.
-    n_steps : int, default=50
-        Steps of the rule, see :func:`qixai_fast.quadrature.path_nodes`. With ``tol``, where to begin.
+    layer : str or torch.nn.Module, optional
+        Attribute to this module's output in place of the inputs: the path is the straight line between
+        its outputs at baseline and input. Such as an embedding layer, whose ids have no gradient. A module
+        that puts out several tensors, or is called several times, gives a tuple.
+    n_steps : int, optional
+        Steps of the rule, see :func:`qixai_fast.quadrature.path_nodes`; 50 by default. With ``tol``, the
+        equal intervals to begin with, 5 by default.
     method : str, default="riemann_middle"
         ``"riemann_left"``, ``"riemann_right"``, ``"riemann_middle"``, ``"riemann_trapezoid"``,
         ``"gausslegendre"`` or ``"simpson"``.
     tol : float, optional
         Refine until, for each sample, ``|delta| <= tol * max(|F(x) - F(x')|, atol)`` and the attributions
-        have changed by at most ``tol`` times their largest magnitude since the coarser steps. The steps
-        grow 3 times (midpoint) or 2 times (trapezoid), every gradient is used again, and only samples
-        that need it go on. Other rules do not nest.
+        are within ``tol`` times their largest magnitude of what one level less of refinement gave. Each
+        interval of a path has a coarse and a fine value; where these differ most (for a saturating
+        output: where it changes) it is split in 3 (midpoint) or 2 (trapezoid). Every gradient is used
+        again, and only samples that need it go on. Other rules do not nest.
     atol : float, default=1e-3
         Smallest change of the output, in its own units, that ``tol`` is relative to.
     max_n_steps : int, default=1350
@@ -251,6 +253,9 @@ def integrated_gradients(
     additional_forward_args : object or tuple, optional
         Further arguments of the model. Tensors with ``n_samples`` rows go with their samples, all else
         is passed as it is.
+    multiply_by_inputs : bool, default=True
+        False for the mean gradient alone, without the factor ``x - x'``. ``delta`` is that of the product
+        in either case.
     max_memory : int or str, optional
         Limit in bytes, or as ``"2GB"``, on what the passes allocate, estimated from the tensors that one
         row saves for its gradient, and 16 MiB for torch's own buffers; the result does not count. Without
@@ -281,6 +286,8 @@ def integrated_gradients(
     ----------
     Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep Networks" (ICML 2017): equations 1
     (integrated gradients) and 3 (its approximation), proposition 1 (completeness).
+    Erion, Janizek, Sturmfels, Lundberg and Lee, "Improving performance of deep learning models with
+    axiomatic attribution priors and expected gradients" (Nature Machine Intelligence 2021), equation 3.
 
     Examples
     --------
@@ -295,40 +302,43 @@ def integrated_gradients(
     >>> abs(result.delta.item()) < 1e-6
     True
     """
-    import torch
-    from tqdm import tqdm
-
-    nodes, _ = path_nodes(method, n_steps)
-    accuracy = _check_accuracy(tol, atol, max_n_steps, method, n_steps)
+    rule = _check_rule(method, n_steps, tol, atol, max_n_steps, multiply_by_inputs)
+    starts = baselines if isinstance(baselines, list) else [baselines]
+    if not starts:
+        raise ValueError("baselines: wanted at least one in the list, got none")
     with recording():
-        samples = check_samples(inputs, baselines, target, additional_forward_args)
-        check_model(model, samples)
-        check_values(samples, as_tuple=isinstance(inputs, tuple))
-        path_model = PathModel(model)
-        per_row = path_model.probe(samples)
-        n, device = len(samples), samples.inputs[0].device
-        rows = _rows_within(max_memory, per_row, device.type)
+        results = []
+        for start in starts:
+            samples, path_model = _paths(model, inputs, start, target, layer, additional_forward_args)
+            results.append(_along_paths(path_model, samples, rule, max_memory, progress))
+        found = _mean(results)
+    _warn_of_infinite(found.delta)
+    many = len(found.values) > 1 or (layer is None and isinstance(inputs, tuple))
+    return Attribution(
+        found.values if many else found.values[0],
+        found.delta,
+        found.n_steps,
+        found.n_gradients,
+        None if rule.accuracy is None else found.converged,
+    )
 
-        values = tuple(
-            torch.empty(x.shape, dtype=torch.float32 if x.dtype.itemsize < 4 else x.dtype, device=device)
-            for x in samples.inputs
-        )
-        # Allocated before the passes: small results kept between large blocks would fragment the heap.
-        delta = torch.empty(n, dtype=summing_dtype(samples.inputs[0]), device=device)
-        steps = torch.empty(n, dtype=torch.int64, device=device)
-        evaluations = torch.empty_like(steps)
-        converged = torch.empty(n, dtype=torch.bool, device=device)
-        with tqdm(total=n * len(nodes), unit="gradient", disable=not progress) as bar:
-            passes = _Passes(path_model, rows, bar)
-            for first in range(0, n, rows):
-                here = slice(first, min(first + rows, n))
-                index = torch.arange(here.start, here.stop)
-                group = _attribute_group(passes, samples.take(index), first, method, n_steps, accuracy)
-                for value, part in zip(values, group.sums, strict=True):
-                    value[here] = part
-                delta[here] = _totals(group.sums) - group.change
-                steps[here], evaluations[here] = group.n_steps, group.n_gradients
-                converged[here] = group.converged
+
+def _paths(
+    model: Any, inputs: Any, baselines: Any, target: Any, layer: Any, extra: Any
+) -> tuple[PathSamples, PathModel]:
+    """The paths to integrate along, checked, and the model along them."""
+    if layer is None:
+        samples = check_samples(inputs, baselines, target, extra)
+        check_model(model, samples, stacklevel=4)
+        check_values(samples, as_tuple=isinstance(inputs, tuple))
+        return samples, PathModel(model)
+    path = layer_path(model, layer, inputs, baselines, extra)
+    samples = check_samples(path.inputs, path.baselines, target, path.extra)
+    check_model(model, samples, stacklevel=4)
+    return samples, PathModel(path.model, weights=model)
+
+
+def _warn_of_infinite(delta: Tensor) -> None:
     if not delta.isfinite().all():
         bad = (~delta.isfinite()).nonzero().flatten().tolist()
         warnings.warn(
@@ -336,12 +346,5 @@ def integrated_gradients(
             f"sample {bad[0]}; their values are not finite either (a rule without the path's ends, such as "
             "'riemann_middle', or another baseline may help)",
             RuntimeWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
-    return Attribution(
-        values if isinstance(inputs, tuple) else values[0],
-        delta,
-        steps,
-        evaluations,
-        None if accuracy is None else converged,
-    )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import qixai_fast as qf
-from qixai_fast.gradients import _TORCH_OWN
+from qixai_fast._path_passes import TORCH_OWN
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -68,7 +68,7 @@ def budget_for(rows, *arguments, **options):
     """The ``max_memory`` that has room for so many rows in a pass."""
     with pytest.raises(qf.MemoryBudgetError, match="max_memory: one gradient needs") as caught:
         qf.integrated_gradients(*arguments, **options, max_memory=1)
-    return caught.value.required + (rows - 1) * (caught.value.required - _TORCH_OWN)
+    return caught.value.required + (rows - 1) * (caught.value.required - TORCH_OWN)
 
 
 def assert_close(result, expected, **tolerance):
