@@ -102,22 +102,22 @@ def test_paths_that_take_more_than_there_is_room_for_are_done_alone_or_in_equal_
     """The answer is as accurate; what was done before it showed is counted."""
     weights = torch.linspace(0, 1, 600, dtype=torch.float64)
     model = lambda x: torch.sin(30 * x @ weights / 300) + (x @ weights) / 100  # noqa: E731
-    x = torch.ones(3, 600, dtype=torch.float64) * torch.tensor([[1.0], [0.01], [2.0]])
-    expected = qf.integrated_gradients(model, x, n_steps=3000).values
-    options = {"tol": 1e-4, "max_n_steps": 9000}
-    least = budget_for(1, model, x, **options)
-    roomy = qf.integrated_gradients(model, x[:1], **options)
+    x = torch.ones(40, 600, dtype=torch.float64)
+    x[1::2] /= 100
+    options = {"tol": 1e-3, "max_n_steps": 9000}
+    expected = qf.integrated_gradients(model, x[:2], n_steps=3000).values
+    roomy = qf.integrated_gradients(model, x[:2], **options)
     assert torch.equal(roomy.n_gradients, roomy.n_steps)
-    assert 143 < int(roomy.n_steps) < 3000
+    assert 200 < int(roomy.n_steps[0]) < 1000
     alone = qf.integrated_gradients(model, x, **options)
-    even = qf.integrated_gradients(model, x, **options, max_memory=least)
-    assert torch.equal(alone.n_steps[:1], roomy.n_steps)
-    assert ((even.n_steps[[0, 2]] / 5).log() / np.log(3)).frac().abs().max() < 1e-9
+    assert torch.equal(alone.n_steps, roomy.n_steps.repeat(20))
+    even = qf.integrated_gradients(model, x[:2], **options, max_memory=budget_for(1, model, x, **options))
+    assert int(even.n_steps[0]) == 405
     for result in (alone, even):
         assert result.converged.all()
-        assert (result.n_gradients[[0, 2]] > result.n_steps[[0, 2]]).all()
-        assert result.n_gradients[1] == result.n_steps[1]
-        assert_close(result.values, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
+        assert (result.n_gradients[::2] > result.n_steps[::2]).all()
+        assert torch.equal(result.n_gradients[1::2], result.n_steps[1::2])
+        assert_close(result.values[:2], expected, rtol=0, atol=1e-3 * float(expected[0].abs().max()))
 
 
 def test_completeness_alone_is_not_enough():
