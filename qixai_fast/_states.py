@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import scipy.linalg
 
 from ._entropies import PartialSpectrum, entropy
 from ._memory import require_budget, workers_within
@@ -23,8 +24,10 @@ Mask = npt.NDArray[np.bool_]
 # Eigenvalues of a matrix of this side take about half a minute on one core, and 400 MB.
 EXACT_SIDE = 5000
 DEFAULT_RANK = 256
-# Applications of the matrix: the last one also gives Ritz values and their residuals.
-_SWEEPS = 3
+# Applications of the matrix, and so blocks of vectors.
+_SWEEPS = 6
+# The trace is 1; what is smaller tells nothing that is above rounding.
+_NOISE = 1e-14
 _WIDE_BOUND = 0.05
 _MIN_STRIP = 32
 _MAX_STRIP = 1024
@@ -242,26 +245,45 @@ class Ensemble:
         tile = self._tile
         tiles = 8 * tile * (2 * sum(part.n_features for part in self.parts) + 3 * tile + 2 * rank)
         vectors = 8 * self.side * rank
+        # The blocks; their image, its basis twice and a product on the way; the eigenproblem.
+        space = (_SWEEPS + 4) * vectors + 8 * 5 * (_SWEEPS * rank) ** 2 + 2**16
         if not self.over_features:
-            return 6 * vectors + 2**16, tiles + 2 * PIECE_BYTES + 2**16
+            return space, tiles + 2 * PIECE_BYTES + 2**16
         bounds = leaf_bounds([self._rows])
         leaf = (bounds[0][1] - bounds[0][0]) * 8 * (2 * self.dimension + rank)
-        held = len(bounds).bit_length() + 5
         norms, each = self.norms_memory()
-        passes = held * vectors + 2**16
+        passes = len(bounds).bit_length() * vectors + space
         return max(passes, norms), max(vectors + max(leaf, tiles) + 2 * PIECE_BYTES + 2**16, each)
 
     def partial(self, rank: int, n_jobs: int) -> PartialSpectrum:
-        """Leading Ritz values by subspace iteration from a fixed random start, and the norm of all."""
+        """Ritz values of a block Krylov space from a fixed random start, and the norm of all.
+
+        Of all that is in the space, the matrix maps only the last block to outside of it.
+        """
         image = np.random.default_rng(0).standard_normal((self.side, rank))
+        blocks: list[Float64] = []
+        products: list[Float64] = []
         with single_threaded_blas():
             for _ in range(_SWEEPS):
-                basis = np.linalg.qr(image)[0]
-                image = self._apply(basis, n_jobs)
-            values, turn = np.linalg.eigh(basis.T @ image)
-            values, image = values[::-1].astype(np.float64), image @ turn[:, ::-1]
-        residuals = np.maximum(np.einsum("ij,ij->j", image, image) - values**2, 0.0)
-        return PartialSpectrum(values, residuals, self.squared_norm(n_jobs), self.side)
+                fresh = _new_directions(image, blocks)
+                if fresh.shape[1] == 0:
+                    break
+                blocks.append(fresh)
+                image = self._apply(fresh, n_jobs)
+                parts = [block.T @ image for block in blocks]
+                for block, part in zip(blocks, parts, strict=True):
+                    image -= block @ part
+                products.append(np.concatenate(parts))
+            size = len(products[-1])
+            within = np.zeros((size, size))
+            for column in products:
+                stop, width = column.shape
+                within[:stop, stop - width : stop] = column
+            values, turn = np.linalg.eigh(within, UPLO="U")
+            outside = image @ turn[-image.shape[1] :, ::-1]
+        residuals = np.einsum("ij,ij->j", outside, outside)
+        norm = self.squared_norm(n_jobs)
+        return PartialSpectrum(values[::-1].astype(np.float64), residuals, norm, self.side)
 
     def _apply(self, vectors: Float64, n_jobs: int) -> Float64:
         """The smaller matrix times some vectors."""
@@ -302,6 +324,16 @@ class Ensemble:
         with single_threaded_blas():
             squares = math.fsum(ordered_map(strip, range(0, n, tile), n_jobs))
         return image, squares
+
+
+def _new_directions(image: Float64, blocks: Sequence[Float64]) -> Float64:
+    """Orthonormal basis of what vectors, less their parts along some blocks, are beyond rounding."""
+    basis, triangle, _ = scipy.linalg.qr(image, mode="economic", pivoting=True)
+    kept = basis[:, np.abs(np.diagonal(triangle)) > _NOISE].astype(np.float64, copy=False)
+    # Once more: small vectors may consist of rounding to a large part.
+    for block in blocks:
+        kept -= block @ (block.T @ kept)
+    return np.linalg.qr(kept)[0].astype(np.float64, copy=False)
 
 
 def _hadamard(part: Matrix) -> RowProducts:

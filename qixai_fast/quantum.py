@@ -50,8 +50,9 @@ def von_neumann_entropy(
         Order, above 0. 1: von Neumann. 2: minus the logarithm of :func:`purity`. Larger orders look at the
         leading eigenvalues only, smaller ones at how many there are.
     rank : int, optional
-        Leading eigenvalues to compute; the rest is bounded. None: all of them where there are up to
-        5,000 samples or 5,000 features, else 256.
+        Vectors that the matrix is applied to, six times: up to six times as many leading eigenvalues
+        follow, and the rest is bounded. None: all eigenvalues where there are up to 5,000 samples or 5,000
+        features, else 256 vectors.
     return_bound : bool
         Return the bound as well.
     zero_samples : {"raise", "drop"}
@@ -95,9 +96,10 @@ def von_neumann_entropy(
     the cosine as kernel, in nats. The eigenvalues are those of the smaller of :math:`\rho` (one read)
     and the Gram matrix of the :math:`a_i`.
 
-    The bound: the leading eigenvalues come with residuals, and of all others the sum and the sum of
-    squares are known exactly. Their entropy is smallest, by Jensen's inequality, where it is
-    :math:`t \ln(t / f)`, and largest where they are alike.
+    The bound: the leading eigenvalues are Ritz values of a block Krylov space (Golub and Underwood 1977),
+    which come with residuals, and of all others the sum and the sum of squares are known exactly. Their
+    entropy is smallest, by Jensen's inequality, where it is :math:`t \ln(t / f)`, and largest where they are
+    alike.
 
     Examples
     --------

@@ -39,8 +39,8 @@ def quantum_mutual_information(
     alpha : float
         Order of the entropies, above 0. 1: von Neumann.
     rank : int, optional
-        Leading eigenvalues to compute of each state; the rest is bounded. None: all of them where there are
-        up to 5,000 samples or 5,000 (pairs of) features, else 256.
+        Vectors that each matrix is applied to, as in :func:`von_neumann_entropy`. None: all eigenvalues where
+        there are up to 5,000 samples or 5,000 (pairs of) features, else 256 vectors.
     return_bound : bool
         Return the bound as well.
     zero_samples : {"raise", "drop"}

@@ -193,13 +193,42 @@ def test_low_rank_layers_are_known_well(n, d):
     assert value == pytest.approx(qf.von_neumann_entropy(X), abs=1e-6)
 
 
+@pytest.mark.parametrize("rank", [1, 7, 12, 13, 29])
+def test_spaces_that_soon_hold_all_there_is(rank):
+    """Few distinct states, states along axes, one axis and little else: nothing new for later blocks."""
+    rng = np.random.default_rng(9)
+    axes = np.eye(30)[rng.integers(30, size=200)]
+    few = rng.standard_normal((5, 30))[rng.integers(5, size=200)]
+    one = np.zeros((200, 30))
+    one[:, 0], one[:3, 1] = 1.0, 1e-6
+    for X in (axes, few, one, axes[:20], np.ones((200, 30)), rng.standard_normal((200, 30))):
+        value, bound = qf.von_neumann_entropy(X, rank=rank, return_bound=True)
+        assert abs(value - qf.von_neumann_entropy(X)) <= bound + 1e-9
+
+
+def test_products_of_all_blocks_tell_of_more_eigenvalues_than_one_has():
+    """A long tail: blocks of 20 vectors, between 20 and 60 eigenvalues that are known exactly."""
+    spectrum = 1.0 / np.arange(1, 201)
+    X = rotation(200, 3) * np.sqrt(spectrum)
+    X = np.concatenate([X, -X])
+    states = X / np.linalg.norm(X, axis=1, keepdims=True)
+    eigenvalues = np.sort(np.linalg.eigvalsh(states.T @ states / len(states)))[::-1]
+    norm = float((eigenvalues**2).sum())
+    bounds = []
+    for known in (20, 60):
+        low, high = PartialSpectrum(eigenvalues[:known], np.zeros(known), norm, 200).bounds(1)
+        bounds.append((high - low) / 2)
+    _, bound = qf.von_neumann_entropy(X, rank=20, return_bound=True)
+    assert bounds[1] < bound < bounds[0]
+
+
 @pytest.mark.parametrize(("n", "d"), [(300, 40), (40, 300)])
 def test_beyond_the_exact_side(monkeypatch, n, d):
     X, Y = layer(n, d), layer(n, 9, seed=1)
     exact = qf.von_neumann_entropy(X), qf.purity(X), qf.quantum_mutual_information(X, Y)
     monkeypatch.setattr(_states, "EXACT_SIDE", 16)
     monkeypatch.setattr("qixai_fast.quantum.EXACT_SIDE", 16)
-    monkeypatch.setattr(_states, "DEFAULT_RANK", 12)
+    monkeypatch.setattr(_states, "DEFAULT_RANK", 3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         value, bound = qf.von_neumann_entropy(X, return_bound=True)
