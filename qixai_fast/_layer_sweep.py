@@ -100,8 +100,10 @@ class LayerSweep:
     def record(self, samples: PathSamples, rows: tuple[Tensor, ...]) -> tuple[Tensor, dict[Key, Any]]:
         """F at some rows, and the layers' tensors, at which a gradient of F can be taken.
 
-        A network that works in place overwrites what is kept. Tensors to which that happens are copied:
-        first for the network to go on with, and where this was not enough, for keeping, too.
+        What is kept is a view: a layer may hand on the very tensor it was given, and the gradient is that
+        of what goes on from here. A network that works in place overwrites what is kept. Tensors to which
+        that happens are copied: first for the network to go on with, and where this was not enough, for
+        keeping, too.
         """
         while True:
             kept: dict[Key, Any] = {}
@@ -110,11 +112,9 @@ class LayerSweep:
             def keep(name: str, slot: Slot, value: Any, kept: Any = kept, versions: Any = versions) -> Any:
                 key, tensor = (name, slot), tensor_of(value)
                 copies = self._copies.get(key, 0) if tensor.requires_grad else 2
-                if copies == 2:
-                    tensor = tensor.clone().requires_grad_()
-                    value = with_tensor(value, tensor)
-                kept[key], versions[key] = value, tensor._version
-                return with_tensor(value, tensor.clone()) if copies else value
+                own = tensor.clone().requires_grad_() if copies == 2 else tensor.view_as(tensor)
+                kept[key], versions[key] = with_tensor(value, own), own._version
+                return with_tensor(value, own.clone() if copies else own)
 
             scores = self.forward(samples, rows, self._modules, keep)
             changed = [key for key, value in kept.items() if tensor_of(value)._version != versions[key]]

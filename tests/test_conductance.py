@@ -312,6 +312,16 @@ def test_calls_side_by_side_are_added_up():
     assert "goes around" in apart["first"].note
 
 
+def test_a_layer_that_hands_on_what_it_was_given_has_only_its_own_share():
+    """F = exp(x + identity(x)): half of the change goes through the identity."""
+    model = nn.Sequential(nn.Identity(), nn.Dropout(0.5)).eval()
+    score = lambda x: torch.exp(x + model[1](model[0](x)))[:, 0]  # noqa: E731
+    result = qf.layer_conductance(score, torch.ones(2, 1).double(), list(model), n_steps=400)
+    for attribution in result.values():
+        assert_close(attribution.values, [[(torch.e**2 - 1) / 2]] * 2, rtol=1e-4)
+        assert "goes around" in attribution.note
+
+
 def test_calls_one_after_the_other_count_the_same_change_twice():
     model = seeded(lambda: Shared(True)).double()
     result = qf.layer_conductance(model, (normal(3, 4), normal(3, 4)), "shared", target=0, n_steps=400)
