@@ -27,6 +27,7 @@ SUITES = {  # in the order of the tables; a suite is a file test_NAME.py
     "alignment": "Layers compared whole",
     "spectra": "Spectra",
     "gradients": "Integrated gradients",
+    "conductance": "Layer conductance",
     "estimators": "Estimators and linear-algebra drop-ins for scikit-learn",
 }
 HEAD = "| work | ours | beside | its time | ratio (lowest to highest round) | promised | met |"

@@ -13,6 +13,7 @@ def _calls() -> dict[str, Callable[[], Any]]:
     """One small call for each public function with a kernel behind it."""
     import qixai_fast as qf
     from qixai_fast.compat import sklearn as drop_ins
+    from qixai_fast.kernels.trapezoids_cpu import add_trapezoid
 
     rng = np.random.default_rng(0)
     X = rng.normal(size=(64, 4))
@@ -50,6 +51,9 @@ def _calls() -> dict[str, Callable[[], Any]]:
             labels, labels[::-1] + rectified[:, 0].round()
         ),
         "riemann_accumulate": lambda: qf.riemann_accumulate(X[None], np.ones(1)),
+        # Without torch, which may not be there.
+        "layer_conductance": lambda: add_trapezoid(*X[:4].copy(), np.zeros(4)),
+        "layer_conductance, float32": lambda: add_trapezoid(*X[:4].astype(np.float32), np.zeros(4)),
     }
 
 
