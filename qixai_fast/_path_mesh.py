@@ -181,10 +181,11 @@ def unexplained(intervals: Intervals, nodes: Nodes, ends: tuple[Float64, Float64
     place, value, slope = nodes.place[slots], nodes.value[slots], nodes.slope[slots]
     first = np.append(True, sample[1:] != sample[:-1])
     last = np.append(first[1:], True)
-    stop = intervals.start + intervals.length
+    stop, rounding = intervals.start + intervals.length, intervals.length / 1000
     left, right = np.flatnonzero(~last), np.flatnonzero(~first)
     # Between two intervals there may be others that are not among these.
-    near = (owner[left] == owner[right]) | (np.abs(stop[owner[left]] - intervals.start[owner[right]]) < 1e-12)
+    between = np.abs(stop[owner[left]] - intervals.start[owner[right]])
+    near = (owner[left] == owner[right]) | (between < rounding[owner[left]])
     left, right = left[near], right[near]
     mean = (slope[left] + slope[right]) / 2
     gap = np.abs(value[right] - value[left] - (place[right] - place[left]) * mean)
@@ -193,8 +194,8 @@ def unexplained(intervals: Intervals, nodes: Nodes, ends: tuple[Float64, Float64
     apart = owner[left] != owner[right]
     np.add.at(found, owner[right[apart]], gap[apart])
     for edge, at_end, end, where in (
-        (first, intervals.start[owner] < 1e-12, ends[0], 0.0),
-        (last, stop[owner] > 1 - 1e-12, ends[1], 1.0),
+        (first, (intervals.start < rounding)[owner], ends[0], 0.0),
+        (last, (stop > 1 - rounding)[owner], ends[1], 1.0),
     ):
         here = np.flatnonzero(edge & at_end)
         gap = np.abs(end[sample[here]] - value[here] - (where - place[here]) * slope[here])

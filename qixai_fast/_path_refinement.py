@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -138,10 +139,24 @@ def _kept_dtype(samples: PathSamples) -> torch.dtype:
     return torch.float32 if small else summing_dtype(samples.inputs[0])
 
 
-def _flat(parts: tuple[Tensor, ...], n: int) -> Tensor:
+def _side_by_side(parts: Iterable[Tensor]) -> Tensor:
     import torch
 
-    return torch.cat([part.expand(n, *part.shape[1:]).reshape(n, -1) for part in parts], 1)
+    return torch.cat([part.reshape(len(part), -1) for part in parts], 1)
+
+
+def _way(samples: PathSamples) -> Tensor:
+    """Input - baseline, all inputs side by side."""
+    precise = summing_dtype(samples.inputs[0])
+    ways = zip(samples.inputs, samples.baselines, strict=True)
+    return _side_by_side(x.to(precise) - start.to(precise) for x, start in ways)
+
+
+def _finest_length(samples: PathSamples) -> float:
+    """Shortest interval to split, relative to its place: the points of a shorter one hardly differ."""
+    import torch
+
+    return max(1e-11, 4 * min(torch.finfo(x.dtype).eps for x in samples.inputs))
 
 
 @dataclass
@@ -214,8 +229,7 @@ class Refinement:
         self._splitting, self._accuracy = SPLITTING[method], accuracy
         self._kept = kept
         n = len(samples)
-        precise = summing_dtype(samples.inputs[0])
-        self._way = _flat(samples.inputs, n).to(precise) - _flat(samples.baselines, n).to(precise)
+        self._way, self._finest = _way(samples), _finest_length(samples)
         self._scale = self._way if multiply else torch.ones_like(self._way[:1])
         # Where nothing is written, the system has not given any memory yet.
         self._rows = self._way.new_empty((n * kept, self._way.shape[1]), dtype=_kept_dtype(samples))
@@ -265,7 +279,7 @@ class Refinement:
         rest, keep = np.arange(len(self._samples)), 0.0
         while len(rest):
             index = torch.as_tensor(rest, device=self._sums.device)
-            sums = _flat(tuple(self._passes.sums(self._samples.take(index), nodes, weights)), len(rest))
+            sums = _side_by_side(self._passes.sums(self._samples.take(index), nodes, weights))
             sums += keep * self._sums[index]
             self._changes[index] = sums - self._sums[index]
             self._sums[index] = sums
@@ -288,6 +302,7 @@ class Refinement:
         """What an interval leaves open, in units of what the tolerance allows its sample."""
         of = intervals.sample
         missing = unexplained(intervals, self._nodes, self._ends) / verdict.complete_within[of]
+        missing[np.isnan(missing)] = np.inf  # F is no number there
         return np.maximum(largest / verdict.stable_within[of], np.where(verdict.complete[of], 0.0, missing))
 
     def _nodes_of(self, n_parents: int) -> int:
@@ -347,6 +362,7 @@ class Refinement:
     def _choose(self, intervals: Intervals, score: Any) -> Any:
         """Which intervals to split."""
         chosen = to_split(intervals.sample, score)
+        chosen &= intervals.length > self._finest * (intervals.start + intervals.length)
         per_split = self._nodes_of(1)
         wanted = per_split * np.bincount(intervals.sample[chosen], minlength=len(self._n_steps))
         limit = self._accuracy.max_n_steps

@@ -161,6 +161,63 @@ def test_atol_is_what_small_changes_are_measured_against():
         assert_close(result.delta, [0.25 / n_steps**2], rtol=1e-9)
 
 
+@pytest.mark.parametrize("method", ["riemann_middle", "riemann_trapezoid"])
+def test_a_tuple_of_inputs_refines_as_one_joined_input(method):
+    """Numbers as baselines, an input that the output does not depend on, and dtypes that differ."""
+    model = lambda x, y, unused: torch.sigmoid(3 * x.sum(1) + 2 * y.sum((1, 2)) - 4)  # noqa: E731
+    x, y, unused = normal(5, 3), normal(5, 2, 2, seed=1), normal(5, 1, dtype=torch.float32)
+    options = {"tol": 1e-4, "method": method}
+    result = qf.integrated_gradients(model, (x, y, unused), baselines=(0.5, y[:1], None), **options)
+    start = torch.cat([torch.full((1, 3), 0.5).double(), y[:1].flatten(1)], 1)
+    joined = qf.integrated_gradients(
+        lambda z: model(z[:, :3], z[:, 3:].reshape(-1, 2, 2), None),
+        torch.cat([x, y.flatten(1)], 1),
+        baselines=start,
+        **options,
+    )
+    together = torch.cat([value.flatten(1) for value in result.values[:2]], 1)
+    assert_close(together, joined.values, rtol=1e-12, atol=1e-15)
+    assert torch.equal(result.n_gradients, joined.n_gradients)
+    assert (result.values[2] == 0).all()
+    assert result.values[2].dtype == torch.float32
+    assert result.converged.all()
+    for baselines in (None, 0.25):
+        everywhere = qf.integrated_gradients(model, (x, y, unused), baselines=baselines, **options)
+        assert everywhere.converged.all()
+
+
+def test_outputs_that_are_not_numbers_on_the_way_hold_up_their_own_sample_only():
+    """The gradient of the constant branch is 0, so that only F itself shows the gap."""
+
+    def model(x):
+        hole = (x[:, 0] > 0.4) & (x[:, 0] < 0.5)
+        return torch.where(hole, torch.nan, torch.sigmoid(20 * (x.sum(1) - 1)))
+
+    x = torch.tensor([[1.0, 1.0], [0.3, 1.5], [0.2, 1.2]], dtype=torch.float64)
+    alone = qf.integrated_gradients(model, x[1:], tol=1e-3)
+    result = qf.integrated_gradients(model, x, tol=1e-3, max_n_steps=500)
+    assert result.converged.tolist() == [False, True, True]
+    assert torch.equal(result.n_gradients[1:], alone.n_gradients)
+    assert_close(result.values[1:], alone.values, rtol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["riemann_middle", "riemann_trapezoid"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_jump_is_given_up_where_points_no_longer_differ(method, dtype):
+    """Of the 20,000 steps that there could be, each about its place takes a few for every power of 3 or 2."""
+    x = torch.ones(2, 3, dtype=dtype)
+    jump = lambda x: x.sum(1) + (x[:, 0] > 1 / 3) * x.new_tensor(2)  # noqa: E731
+    result = qf.integrated_gradients(jump, x, tol=1e-2, method=method, max_n_steps=20_000)
+    assert not result.converged.any()
+    assert_close(result.values, torch.ones(2, 3), rtol=1e-6)
+    assert_close(result.delta, [-2.0, -2.0], rtol=1e-6)
+    assert result.n_gradients.max() < (600 if dtype == torch.float64 else 250)
+    steep = lambda x: torch.sigmoid(3e5 * (x[:, 0] - 1 / 3)) + x.sum(1)  # noqa: E731
+    result = qf.integrated_gradients(steep, x.double(), tol=1e-2, method=method)
+    assert result.converged.all()
+    assert_close(result.values[:, 0], [2.0, 2.0], rtol=1e-2)
+
+
 # Batches
 
 
