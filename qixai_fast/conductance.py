@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 from ._layer_cuts import why_incomplete
 from ._layer_sweep import LayerSweep, first_samples, same_random_numbers
 from ._layer_tensors import name_layers, tensor_of
-from ._layer_trapezoids import RULE, Group, Passes, Place, conduct, grown, layer_sums, result_dtype
+from ._layer_trapezoids import Group, Passes, Place, conduct, grown, layer_sums, result_dtype, trapezoid_nodes
 from ._path_inputs import PathSamples, check_samples, check_values, summing_dtype
 from ._path_model import PathModel, _points, check_model, recording
 from ._path_passes import out_of_memory, pass_budget
 from ._path_refinement import check_accuracy
 from .attribution import Attribution
-from .quadrature import path_nodes
 
 if TYPE_CHECKING:
     import torch
@@ -102,6 +101,7 @@ def layer_conductance(
     baselines: Any = None,
     target: Any = None,
     n_steps: int | None = None,
+    method: str = "chebyshev",
     tol: float | None = None,
     atol: float = 1e-3,
     max_n_steps: int = 1350,
@@ -132,8 +132,11 @@ def layer_conductance(
     target : None, int, tuple of int, integer Tensor or callable, optional
         Which output, as for :func:`qixai_fast.integrated_gradients`.
     n_steps : int, optional
-        Steps of equal length, 50 by default; a step has a gradient at both ends, so ``n_steps + 1`` are
+        Steps of the path, 50 by default; a step has a gradient at both ends, so ``n_steps + 1`` are
         evaluated. With ``tol``, where to begin, 10 by default.
+    method : {"chebyshev", "riemann_trapezoid"}, default="chebyshev"
+        Where the steps end: at Chebyshev nodes, closer at both ends of the path, where networks bend most;
+        or at equal distances.
     tol : float, optional
         Double the steps until, for each sample and layer, ``|delta| <= tol * max(|F(x) - F(x')|, atol)``
         and the conductances have changed by at most ``tol`` times the layer's largest one since the
@@ -200,8 +203,8 @@ def layer_conductance(
 
     if n_steps is None:
         n_steps = _STEPS if tol is None else _FIRST_STEPS
-    path_nodes(RULE, n_steps)
-    accuracy = check_accuracy(tol, atol, max_n_steps, RULE, n_steps)
+    trapezoid_nodes(method, n_steps)
+    accuracy = check_accuracy(tol, atol, max_n_steps, "riemann_trapezoid", n_steps)
     if not isinstance(attribute_to_layer_input, bool):
         got = type(attribute_to_layer_input).__name__
         raise TypeError(f"attribute_to_layer_input: wanted True or False, got {got}")
@@ -223,7 +226,7 @@ def layer_conductance(
         results = _Results(samples, dtypes, modules)
         first = 0
         with tqdm(total=n * (n_steps + 1), unit="gradient", disable=not progress) as bar:
-            passes = Passes(sweep, rows, bar)
+            passes = Passes(sweep, method, rows, bar)
             while first < n:
                 n_groups = -(-(n - first) // passes.rows)
                 here = slice(first, first - (first - n) // n_groups)

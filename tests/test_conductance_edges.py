@@ -56,10 +56,13 @@ def test_completeness_alone_is_not_enough():
         return bump[:, 0] - bump[:, 1] + a.sum(1)
 
     same = torch.ones(1, 2, dtype=torch.float64)
-    coarse = qf.layer_conductance(model, same, units, n_steps=4)["Identity"]
+    equal = "riemann_trapezoid"
+    coarse = qf.layer_conductance(model, same, units, n_steps=4, method=equal)["Identity"]
     assert abs(float(coarse.delta)) < 1e-9
     assert (coarse.values - 1).abs().max() > 1
-    unstable = qf.layer_conductance(model, same, units, tol=1e-2, n_steps=4, max_n_steps=8)["Identity"]
+    unstable = qf.layer_conductance(model, same, units, tol=1e-2, n_steps=4, max_n_steps=8, method=equal)[
+        "Identity"
+    ]
     assert not unstable.converged.any()
     stable = qf.layer_conductance(model, same, units, tol=1e-2, n_steps=4, max_n_steps=400)["Identity"]
     assert stable.converged.all()
@@ -196,6 +199,7 @@ class Untouchable(nn.Module):
         (with_value(torch.nan, 2, 1), "part", {}, ValueError, "inputs: nan at row 2, column 1"),
         (X, "part", {"baselines": torch.inf}, ValueError, "baselines: inf at row 0"),
         (X, "part", {"n_steps": 0}, ValueError, "n_steps: wanted at least 1, got 0"),
+        (X, "part", {"method": "simpson"}, ValueError, "method: wanted one of 'chebyshev', 'riemann_trap"),
         (X, "part", {"tol": 0}, ValueError, "tol: wanted a positive number, got 0"),
         (X, "part", {"tol": 0.1, "max_n_steps": 19}, ValueError, "max_n_steps: .*at least 20, got 19"),
         (X, "part", {"attribute_to_layer_input": 1}, TypeError, "attribute_to_layer_input: .*got int"),
