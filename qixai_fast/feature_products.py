@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,13 +73,15 @@ def leading_eigenpairs(products: Float64, k: int) -> tuple[Float64, Float64, Flo
 
 def _rough_eigenpairs(products: Float64, k: int) -> tuple[Float64, Float64]:
     """A few steps of subspace iteration: values are a little low, and cost little."""
-    rough = products.astype(np.float32)
+    # A power of two keeps everything within the range of float32.
+    unit = 2.0 ** math.frexp(float(np.trace(products)))[1]
+    rough = (products / unit).astype(np.float32)
     vectors = np.random.default_rng(0).standard_normal((len(rough), k), dtype=np.float32)
     for _ in range(3):
         vectors = np.linalg.qr(rough @ vectors)[0]
     small = (vectors.T @ (rough @ vectors)).astype(np.float64)
     values, rotation = np.linalg.eigh((small + small.T) / 2)
-    return np.maximum(values[::-1], 0.0), vectors.astype(np.float64) @ rotation[:, ::-1]
+    return np.maximum(values[::-1], 0.0) * unit, vectors.astype(np.float64) @ rotation[:, ::-1]
 
 
 def single_may_do(matrix: Matrix, k: int, goal: float) -> bool:

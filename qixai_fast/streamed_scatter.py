@@ -157,7 +157,9 @@ class StreamedScatter:
         total, self.squares, self.peak = *part.sums, part.peak
         whole = float(self.squares.sum())
         check_squares(whole, [self._matrix])
-        if vectors.dtype == np.float32 and not np.isfinite(part.image.sum()):
+        with np.errstate(over="ignore", invalid="ignore"):
+            overflown = not np.isfinite(part.image.sum())
+        if vectors.dtype == np.float32 and overflown:
             raise SingleOverflowError
         self.trace = whole
         image = part.image.T

@@ -110,6 +110,7 @@ def test_bounds_hold_either_way(wide, monkeypatch):
     assert np.all(error <= result.error_bound)
 
 
+@pytest.mark.filterwarnings("error")
 def test_float32_that_overflows_is_read_again():
     X = layer(np.random.default_rng(4), 2000, 100) * np.float32(1e19)
     moments = cross_moments([as_matrix(X)], single=True)

@@ -353,3 +353,16 @@ def test_parts_of_moments_are_whole_leaves():
     assert bounds[-1][1] == 70001
     assert all(stop == start for (_, stop), (start, _) in itertools.pairwise(bounds))
     assert len({stop - start for start, stop in bounds[:-1]}) == 1
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("method", ["covariance", "krylov"])
+@pytest.mark.parametrize("scale", [1e-18, 1e-15, 1e15, 2e17, 1e18, 3e18, 1e19, 1e21])
+def test_scales_at_the_ends_of_float32(scale, method):
+    """No warning on the way, and the same spectrum."""
+    X = layer("Gaussian", 3000, 129, np.random.default_rng(13)) * np.float32(scale)
+    result = qf.pca(X, 5, method=method, random_state=0, tol=1e-7)
+    truth = np.linalg.svd(X.astype(float) - X.astype(float).mean(axis=0), compute_uv=False)[:5]
+    error = np.abs(result.singular_values - truth) / truth
+    assert np.all(error <= result.error_bound + 1e-14)
+    assert result.error_bound.max() < 1e-6
