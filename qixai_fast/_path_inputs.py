@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ._mapped_tensors import Pages
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -46,6 +48,18 @@ class PathSamples:
             tuple(_rows(x, index) if own else x for x, own in self._extra()),
             self.extra_by_sample,
             target if target is None or callable(target) or len(target) == 1 else _rows(target, index),
+        )
+
+    def part(self, first: int, stop: int) -> PathSamples:
+        """The samples ``first:stop``, as views."""
+        here = slice(first, stop)
+        target = self.target
+        return PathSamples(
+            tuple(x[here] for x in self.inputs),
+            tuple(x if x.shape[0] == 1 else x[here] for x in self.baselines),
+            tuple(x[here] if own else x for x, own in self._extra()),
+            self.extra_by_sample,
+            target if target is None or callable(target) or len(target) == 1 else target[here],
         )
 
     def repeated_extra(self, times: int) -> tuple[Any, ...]:
@@ -100,9 +114,11 @@ def _check_finite(tensor: Tensor, name: str) -> None:
     import torch
 
     rows = max(1, (1 << 20) // tensor[:1].numel())
+    pages = Pages(tensor)
     for first in range(0, len(tensor), rows):
         block = tensor[first : first + rows]
         good = torch.isfinite(block)
+        pages.release(block)
         if not good.all():
             row, *column = (int(i) for i in (~good).nonzero()[0])
             place = f"row {first + row}" + (f", column {', '.join(map(str, column))}" if column else "")
@@ -166,7 +182,8 @@ def _check_baselines(baselines: Any, inputs: tuple[Tensor, ...], *, as_tuple: bo
     return tuple(_check_baseline(*parts) for parts in zip(values, inputs, names, strict=True))
 
 
-def _check_target(target: Any, n_samples: int) -> Callable[[Any], Tensor] | Tensor | None:
+def check_target(target: Any, n_samples: int) -> Callable[[Any], Tensor] | Tensor | None:
+    """The target as :class:`PathSamples` keeps it."""
     import torch
 
     if target is None or (callable(target) and not isinstance(target, torch.Tensor)):
@@ -213,7 +230,7 @@ def check_samples(inputs: Any, baselines: Any, target: Any, extra: Any) -> PathS
         _check_baselines(baselines, tensors, as_tuple=isinstance(inputs, tuple)),
         extra,
         tuple(_has_rows(value, n) for value in extra),
-        _check_target(target, n),
+        check_target(target, n),
     )
 
 

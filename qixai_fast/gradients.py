@@ -2,192 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ._attribution_key import attribution_key
 from ._layer_path import layer_path
-from ._path_inputs import PathSamples, check_samples, check_values, summing_dtype
+from ._path_chunks import Chunks, InputChunks, LayerChunks
+from ._path_inputs import PathSamples, check_samples, check_values
+from ._path_integrals import Result, Rule, along_paths, check_rule, mean_of, plan_passes
 from ._path_model import PathModel, check_model, recording
-from ._path_passes import Passes, pass_budget
-from ._path_refinement import (
-    Accuracy,
-    Shares,
-    check_accuracy,
-    first_nodes,
-    least_kept,
-    memory_of_sample,
-    refine_paths,
-    share,
-)
-from ._validate import check_choice, check_int
 from .attribution import Attribution
-from .quadrature import METHODS, path_nodes
+from .attribution_store import attributions_in_store
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 __all__ = ["Attribution", "integrated_gradients"]
-
-_STEPS = 50
-# Every interval of a tolerance's first mesh has three nodes: 15 gradients are enough for smooth outputs.
-_FIRST_STEPS = 5
-
-
-@dataclass(frozen=True)
-class _Rule:
-    """How paths are integrated."""
-
-    method: str
-    n_steps: int
-    accuracy: Accuracy | None
-    multiply: bool
-
-
-def _check_rule(method: str, n_steps: int | None, tol: Any, atol: Any, limit: Any, multiply: Any) -> _Rule:
-    if not isinstance(multiply, bool):
-        raise TypeError(f"multiply_by_inputs: wanted True or False, got {type(multiply).__name__}")
-    if n_steps is None:
-        n_steps = _STEPS if tol is None else _FIRST_STEPS
-    check_choice(method, "method", METHODS)
-    n_steps = check_int(n_steps, "n_steps", low=1)
-    accuracy = check_accuracy(tol, atol, limit, method, n_steps)
-    path_nodes(method, n_steps)
-    return _Rule(method, n_steps, accuracy, multiply)
-
-
-@dataclass
-class _Result:
-    """What is known of all samples so far, in the dtypes of the result."""
-
-    values: tuple[Tensor, ...]
-    delta: Tensor
-    n_steps: Tensor
-    n_gradients: Tensor
-    converged: Tensor
-
-    @staticmethod
-    def empty(samples: PathSamples) -> _Result:
-        import torch
-
-        n, device = len(samples), samples.inputs[0].device
-        values = tuple(
-            torch.empty(x.shape, dtype=torch.float32 if x.dtype.itemsize < 4 else x.dtype, device=device)
-            for x in samples.inputs
-        )
-        steps = torch.empty(n, dtype=torch.int64, device=device)
-        delta = torch.empty(n, dtype=summing_dtype(samples.inputs[0]), device=device)
-        converged = torch.empty(n, dtype=torch.bool, device=device)
-        return _Result(values, delta, steps, torch.empty_like(steps), converged)
-
-
-def _ends(model: PathModel, samples: PathSamples, first: int) -> tuple[Tensor, Tensor]:
-    """F at each baseline and input; ``first`` is the first sample's place among all, for messages."""
-    ends = []
-    for node, where in ((0.0, "baseline"), (1.0, "input")):
-        values = model.outputs(samples, node)
-        if not values.isfinite().all():
-            row = int((~values.isfinite()).nonzero()[0])
-            raise ValueError(f"model: output {float(values[row])} at the {where} of sample {first + row}")
-        ends.append(values.to(samples.inputs[0].device))
-    return ends[0], ends[1]
-
-
-def _fixed_group(passes: Passes, samples: PathSamples, first: int, rule: _Rule, into: _Result) -> None:
-    """Attributions of a few samples by a rule of fixed nodes."""
-    nodes, weights = path_nodes(rule.method, rule.n_steps)
-    ends = _ends(passes.model, samples, first)
-    here = slice(first, first + len(samples))
-    delta = ends[0] - ends[1]
-    for value, total, x, baseline in zip(
-        into.values, passes.sums(samples, nodes, weights), samples.inputs, samples.baselines, strict=True
-    ):
-        if not rule.multiply:
-            value[here] = total
-        total.mul_(x.to(total.dtype) - baseline.to(total.dtype))
-        if rule.multiply:
-            value[here] = total
-        delta += total.reshape(len(total), -1).sum(1)
-    into.delta[here] = delta
-    into.n_steps[here], into.n_gradients[here] = rule.n_steps, len(nodes)
-
-
-def _refined_group(
-    passes: Passes,
-    samples: PathSamples,
-    first: int,
-    rule: _Rule,
-    accuracy: Accuracy,
-    shares: Shares,
-    into: _Result,
-) -> None:
-    """Attributions of a few samples, refined until each is accurate."""
-    import torch
-
-    ends = _ends(passes.model, samples, first)
-    here = slice(first, first + len(samples))
-    refined = refine_paths(passes, samples, ends, rule.method, rule.n_steps, accuracy, shares, rule.multiply)
-    into.delta[here] = refined.delta
-    column = 0
-    for value in into.values:
-        width = value[0].numel()
-        value[here] = refined.values[:, column : column + width].reshape(value[here].shape)
-        column += width
-    into.n_steps[here] = torch.as_tensor(refined.n_steps)
-    into.n_gradients[here] = torch.as_tensor(refined.n_gradients)
-    into.converged[here] = torch.as_tensor(refined.converged)
-
-
-def _along_paths(
-    model: PathModel, samples: PathSamples, rule: _Rule, max_memory: int | float | str | None, progress: bool
-) -> _Result:
-    """Attributions of all samples, for one baseline each."""
-    import torch
-    from tqdm import tqdm
-
-    per_row = model.probe(samples)
-    n, device = len(samples), samples.inputs[0].device
-    accuracy = rule.accuracy
-    shares = None
-    if accuracy is None:
-        rows = at_once = pass_budget(max_memory, per_row, device.type) // per_row
-        first_count = len(path_nodes(rule.method, rule.n_steps)[0])
-    else:
-        kept = least_kept(rule.method, rule.n_steps, accuracy)
-        room = pass_budget(max_memory, per_row + memory_of_sample(samples, kept), device.type)
-        shares = share(samples, kept, room, per_row, accuracy.max_n_steps)
-        rows, at_once = (room - shares.bytes) // per_row, shares.at_once
-        first_count = first_nodes(rule.method, rule.n_steps)
-    # Allocated before the passes: small results kept between large blocks would fragment the heap.
-    result = _Result.empty(samples)
-    with tqdm(unit="gradient", disable=not progress) as bar:
-        passes = Passes(model, rows, bar)
-        passes.announce(n * first_count)
-        for first in range(0, n, at_once):
-            group = samples.take(torch.arange(first, min(first + at_once, n)))
-            if accuracy is None or shares is None:
-                _fixed_group(passes, group, first, rule, result)
-            else:
-                _refined_group(passes, group, first, rule, accuracy, shares, result)
-    return result
-
-
-def _mean(results: list[_Result]) -> _Result:
-    """The mean over several baselines; steps and gradients are counted together."""
-    import torch
-
-    if len(results) == 1:
-        return results[0]
-    parts = zip(*(result.values for result in results), strict=True)
-    return _Result(
-        tuple(torch.stack(part).mean(0, dtype=summing_dtype(part[0])).to(part[0].dtype) for part in parts),
-        torch.stack([result.delta for result in results]).mean(0),
-        torch.stack([result.n_steps for result in results]).sum(0),
-        torch.stack([result.n_gradients for result in results]).sum(0),
-        torch.stack([result.converged for result in results]).all(0),
-    )
 
 
 def integrated_gradients(
@@ -204,6 +37,7 @@ def integrated_gradients(
     max_n_steps: int = 1350,
     additional_forward_args: Any = None,
     multiply_by_inputs: bool = True,
+    out: str | os.PathLike[str] | None = None,
     max_memory: int | float | str | None = None,
     progress: bool = False,
 ) -> Attribution:
@@ -256,6 +90,11 @@ def integrated_gradients(
     multiply_by_inputs : bool, default=True
         False for the mean gradient alone, without the factor ``x - x'``. ``delta`` is that of the product
         in either case.
+    out : str or PathLike, optional
+        Directory of a store that takes the attributions as they are made, so that neither these nor the
+        inputs (a tensor over ``np.memmap``, say) need to fit in memory. The result's tensors are then on
+        the CPU, mapped from its files copy-on-write. The same call goes on with a store that was left
+        unfinished, in whatever way, and reads a finished one. See Notes.
     max_memory : int or str, optional
         Limit in bytes, or as ``"2GB"``, on what the passes allocate, estimated from the tensors that one
         row saves for its gradient, and 16 MiB for torch's own buffers; the result does not count. Without
@@ -281,6 +120,19 @@ def integrated_gradients(
         output that is not finite or has no gradient, and ``tol`` with a rule that does not nest.
     MemoryBudgetError
         Where ``max_memory`` is too small for a single gradient.
+    StoreError
+        Where ``out`` holds other things, or attributions of another model state, inputs, baselines, target,
+        layer or rule (all differences are named); where it is damaged or cannot be written.
+
+    Notes
+    -----
+    A store of attributions is one of activations as :func:`qixai_fast.open_store` opens it, with the layers
+    ``"values"`` (``"values_0"``, ... where there are several), ``"delta"``, ``"n_steps"``, ``"n_gradients"``
+    and, with ``tol``, ``"converged"``; all but the values have one column. Its metadata name what it was made
+    from; tensors and the model's state by digests. Samples are committed a few MB at a time, and none is
+    computed again after that. Values are those of a call without ``out``, up to the rounding of batches of
+    another size where ``max_memory`` cuts these. With ``layer``, activations are computed for a few MB of
+    samples at a time, too.
 
     References
     ----------
@@ -302,16 +154,27 @@ def integrated_gradients(
     >>> abs(result.delta.item()) < 1e-6
     True
     """
-    rule = _check_rule(method, n_steps, tol, atol, max_n_steps, multiply_by_inputs)
+    rule = check_rule(method, n_steps, tol, atol, max_n_steps, multiply_by_inputs)
     starts = baselines if isinstance(baselines, list) else [baselines]
     if not starts:
         raise ValueError("baselines: wanted at least one in the list, got none")
+    if out is not None and not isinstance(out, (str, os.PathLike)):
+        raise TypeError(f"out: wanted the path of a directory, got {type(out).__name__}")
     with recording():
-        results = []
-        for start in starts:
-            samples, path_model = _paths(model, inputs, start, target, layer, additional_forward_args)
-            results.append(_along_paths(path_model, samples, rule, max_memory, progress))
-        found = _mean(results)
+        if out is None:
+            results = []
+            for start in starts:
+                samples, path_model = _paths(model, inputs, start, target, layer, additional_forward_args)
+                results.append(_in_memory(path_model, samples, rule, max_memory, progress))
+            found = mean_of(results)
+        else:
+            chunks = [
+                _chunks(model, inputs, start, target, layer, additional_forward_args) for start in starts
+            ]
+            key = attribution_key(
+                model, inputs, baselines, target, layer, additional_forward_args, rule.named()
+            )
+            found = attributions_in_store(out, chunks, key, rule, max_memory, progress)
     _warn_of_infinite(found.delta)
     many = len(found.values) > 1 or (layer is None and isinstance(inputs, tuple))
     return Attribution(
@@ -336,6 +199,28 @@ def _paths(
     samples = check_samples(path.inputs, path.baselines, target, path.extra)
     check_model(model, samples, stacklevel=4)
     return samples, PathModel(path.model, weights=model)
+
+
+def _in_memory(
+    model: PathModel, samples: PathSamples, rule: Rule, max_memory: int | float | str | None, progress: bool
+) -> Result:
+    from tqdm import tqdm
+
+    plan = plan_passes(model, samples, rule, max_memory)
+    with tqdm(unit="gradient", disable=not progress) as bar:
+        return along_paths(model, samples, rule, plan, bar)
+
+
+def _chunks(model: Any, inputs: Any, baselines: Any, target: Any, layer: Any, extra: Any) -> Chunks:
+    """The paths to integrate along, some samples at a time; checked as far as the model need not run."""
+    if layer is None:
+        samples = check_samples(inputs, baselines, target, extra)
+        check_model(model, samples, stacklevel=4)
+        check_values(samples, as_tuple=isinstance(inputs, tuple))
+        return InputChunks(model, samples)
+    chunks = LayerChunks(model, layer, inputs, baselines, target, extra)
+    check_model(model, chunks.inputs, stacklevel=4)
+    return chunks
 
 
 def _warn_of_infinite(delta: Tensor) -> None:

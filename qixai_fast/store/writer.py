@@ -116,7 +116,7 @@ class StoreWriter:
         if self._lock.released:
             raise ValueError("append: the writer is closed; open the store again with resume=True")
         if self._broken:
-            raise StoreError(f"{self.path}: an earlier write failed; free space, then resume the capture")
+            raise StoreError(f"{self.path}: an earlier write failed; free space, then resume")
         batch = checked_batch(self._manifest, arrays, labels, sample_ids)
         done = 0
         while done < batch.n_samples:
@@ -185,7 +185,7 @@ class StoreWriter:
             raise StoreError(
                 f"{error.filename}: chunk {index} (samples {base} to {stop - 1}) could not be written "
                 f"({error.strerror}); the first {self._at.committed} samples are complete and stay usable: "
-                f"free space there, then capture the others with resume=True"
+                f"free space there, then make the same call again (a capture: with resume=True)"
             ) from error
         full = stop - base == self._manifest.chunk_rows
         self._at = _Position(

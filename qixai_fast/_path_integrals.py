@@ -1,0 +1,228 @@
+"""Integrals of gradients along the paths of samples: by a rule of fixed nodes, or refined to a tolerance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ._path_inputs import PathSamples, summing_dtype
+from ._path_model import PathModel
+from ._path_passes import Passes, pass_budget
+from ._path_refinement import (
+    Accuracy,
+    Shares,
+    check_accuracy,
+    first_nodes,
+    least_kept,
+    memory_of_sample,
+    refine_paths,
+    share,
+)
+from ._validate import check_choice, check_int
+from .quadrature import METHODS, path_nodes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from tqdm import tqdm
+
+_STEPS = 50
+# Every interval of a tolerance's first mesh has three nodes: 15 gradients are enough for smooth outputs.
+_FIRST_STEPS = 5
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How paths are integrated."""
+
+    method: str
+    n_steps: int
+    accuracy: Accuracy | None
+    multiply: bool
+
+    def named(self) -> dict[str, Any]:
+        """As the arguments of the call, in plain JSON."""
+        accuracy = self.accuracy
+        return {
+            "method": self.method,
+            "n_steps": self.n_steps,
+            "tol": accuracy and accuracy.tol,
+            "atol": accuracy and accuracy.atol,
+            "max_n_steps": accuracy and accuracy.max_n_steps,
+            "multiply_by_inputs": self.multiply,
+        }
+
+
+def check_rule(method: str, n_steps: int | None, tol: Any, atol: Any, limit: Any, multiply: Any) -> Rule:
+    if not isinstance(multiply, bool):
+        raise TypeError(f"multiply_by_inputs: wanted True or False, got {type(multiply).__name__}")
+    if n_steps is None:
+        n_steps = _STEPS if tol is None else _FIRST_STEPS
+    check_choice(method, "method", METHODS)
+    n_steps = check_int(n_steps, "n_steps", low=1)
+    accuracy = check_accuracy(tol, atol, limit, method, n_steps)
+    path_nodes(method, n_steps)
+    return Rule(method, n_steps, accuracy, multiply)
+
+
+@dataclass
+class Result:
+    """What is known of all samples so far, in the dtypes of the result."""
+
+    values: tuple[Tensor, ...]
+    delta: Tensor
+    n_steps: Tensor
+    n_gradients: Tensor
+    converged: Tensor
+
+    @staticmethod
+    def empty(samples: PathSamples) -> Result:
+        import torch
+
+        n, device = len(samples), samples.inputs[0].device
+        values = tuple(
+            torch.empty(x.shape, dtype=torch.float32 if x.dtype.itemsize < 4 else x.dtype, device=device)
+            for x in samples.inputs
+        )
+        steps = torch.empty(n, dtype=torch.int64, device=device)
+        delta = torch.empty(n, dtype=summing_dtype(samples.inputs[0]), device=device)
+        converged = torch.empty(n, dtype=torch.bool, device=device)
+        return Result(values, delta, steps, torch.empty_like(steps), converged)
+
+
+def _ends(model: PathModel, samples: PathSamples, first: int) -> tuple[Tensor, Tensor]:
+    """F at each baseline and input; ``first`` is the first sample's place among all, for messages."""
+    ends = []
+    for node, where in ((0.0, "baseline"), (1.0, "input")):
+        values = model.outputs(samples, node)
+        if not values.isfinite().all():
+            row = int((~values.isfinite()).nonzero()[0])
+            raise ValueError(f"model: output {float(values[row])} at the {where} of sample {first + row}")
+        ends.append(values.to(samples.inputs[0].device))
+    return ends[0], ends[1]
+
+
+def _fixed_group(
+    passes: Passes, samples: PathSamples, ends: tuple[Tensor, Tensor], first: int, rule: Rule, into: Result
+) -> None:
+    """Attributions of a few samples by a rule of fixed nodes."""
+    nodes, weights = path_nodes(rule.method, rule.n_steps)
+    here = slice(first, first + len(samples))
+    delta = ends[0] - ends[1]
+    for value, total, x, baseline in zip(
+        into.values, passes.sums(samples, nodes, weights), samples.inputs, samples.baselines, strict=True
+    ):
+        if not rule.multiply:
+            value[here] = total
+        total.mul_(x.to(total.dtype) - baseline.to(total.dtype))
+        if rule.multiply:
+            value[here] = total
+        delta += total.reshape(len(total), -1).sum(1)
+    into.delta[here] = delta
+    into.n_steps[here], into.n_gradients[here] = rule.n_steps, len(nodes)
+
+
+def _refined_group(
+    passes: Passes,
+    samples: PathSamples,
+    ends: tuple[Tensor, Tensor],
+    first: int,
+    rule: Rule,
+    accuracy: Accuracy,
+    shares: Shares,
+    into: Result,
+) -> None:
+    """Attributions of a few samples, refined until each is accurate."""
+    import torch
+
+    here = slice(first, first + len(samples))
+    refined = refine_paths(passes, samples, ends, rule.method, rule.n_steps, accuracy, shares, rule.multiply)
+    into.delta[here] = refined.delta
+    column = 0
+    for value in into.values:
+        width = value[0].numel()
+        value[here] = refined.values[:, column : column + width].reshape(value[here].shape)
+        column += width
+    into.n_steps[here] = torch.as_tensor(refined.n_steps)
+    into.n_gradients[here] = torch.as_tensor(refined.n_gradients)
+    into.converged[here] = torch.as_tensor(refined.converged)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How samples go through the model within a budget.
+
+    Attributes
+    ----------
+    rows : int
+        Rows of a pass.
+    at_once : int
+        Samples that share their passes.
+    shares : Shares or None
+        With a tolerance, how these share memory.
+    n_nodes : int
+        Gradients of a sample, at least.
+    """
+
+    rows: int
+    at_once: int
+    shares: Shares | None
+    n_nodes: int
+
+
+def plan_passes(
+    model: PathModel, samples: PathSamples, rule: Rule, max_memory: int | float | str | None
+) -> Plan:
+    """Run the model on the first two samples, and share the budget among what a pass of it takes.
+
+    Raises
+    ------
+    MemoryBudgetError
+        Where a single gradient does not fit.
+    """
+    per_row = model.probe(samples)
+    device, accuracy = samples.inputs[0].device, rule.accuracy
+    if accuracy is None:
+        rows = pass_budget(max_memory, per_row, device.type) // per_row
+        return Plan(rows, rows, None, len(path_nodes(rule.method, rule.n_steps)[0]))
+    kept = least_kept(rule.method, rule.n_steps, accuracy)
+    room = pass_budget(max_memory, per_row + memory_of_sample(samples, kept), device.type)
+    shares = share(samples, kept, room, per_row, accuracy.max_n_steps)
+    rows = (room - shares.bytes) // per_row
+    return Plan(rows, shares.at_once, shares, first_nodes(rule.method, rule.n_steps))
+
+
+def along_paths(
+    model: PathModel, samples: PathSamples, rule: Rule, plan: Plan, bar: tqdm[Any], start: int = 0
+) -> Result:
+    """Attributions of samples, for one baseline each; ``start`` is the first one's place among all."""
+    import torch
+
+    n = len(samples)
+    # Allocated before the passes: small results kept between large blocks would fragment the heap.
+    result = Result.empty(samples)
+    passes = Passes(model, plan.rows, bar)
+    passes.announce(n * plan.n_nodes)
+    for first in range(0, n, plan.at_once):
+        group = samples.take(torch.arange(first, min(first + plan.at_once, n)))
+        ends = _ends(model, group, start + first)
+        if rule.accuracy is None or plan.shares is None:
+            _fixed_group(passes, group, ends, first, rule, result)
+        else:
+            _refined_group(passes, group, ends, first, rule, rule.accuracy, plan.shares, result)
+    return result
+
+
+def mean_of(results: list[Result]) -> Result:
+    """The mean over several baselines; steps and gradients are counted together."""
+    import torch
+
+    if len(results) == 1:
+        return results[0]
+    parts = zip(*(result.values for result in results), strict=True)
+    return Result(
+        tuple(torch.stack(part).mean(0, dtype=summing_dtype(part[0])).to(part[0].dtype) for part in parts),
+        torch.stack([result.delta for result in results]).mean(0),
+        torch.stack([result.n_steps for result in results]).sum(0),
+        torch.stack([result.n_gradients for result in results]).sum(0),
+        torch.stack([result.converged for result in results]).all(0),
+    )
