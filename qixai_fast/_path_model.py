@@ -177,11 +177,11 @@ class PathModel:
             tuple(None if g is None else g.reshape(len(nodes), n, *g.shape[1:]) for g in found),
         )
 
-    def probe(self, samples: PathSamples) -> int:
+    def probe(self, samples: PathSamples, n_rows: int = 2) -> int:
         """Check the model's output on the first samples; return the bytes that a row of a pass takes."""
         import torch
 
-        n_rows = min(2, len(samples))  # two: batch normalisation refuses one row in training mode
+        n_rows = min(n_rows, len(samples))  # two: batch normalisation refuses one row in training mode
         first = samples.take(torch.arange(n_rows))
         known = {tensor.untyped_storage().data_ptr() for tensor in _tensors_of(self._weights)}
         saved = 0

@@ -62,11 +62,14 @@ class Passes:
     rows : int
     bar : tqdm
         Counts gradients.
+    least : int
+        Rows that a pass cannot do without.
     """
 
     model: PathModel
     rows: int
     bar: tqdm[Any]
+    least: int = 1
 
     def announce(self, count: int) -> None:
         """So many gradients are still to come, at least."""
@@ -80,10 +83,10 @@ class Passes:
         try:
             return work()
         except (RuntimeError, MemoryError) as error:
-            if rows == 1 or not out_of_memory(error):
+            if rows <= self.least or not out_of_memory(error):
                 raise
         # Only here is the traceback gone, and with it what the pass had allocated.
-        self.rows = min(self.rows, rows // 2)
+        self.rows = max(self.least, min(self.rows, rows // 2))
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         return None
