@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -183,6 +184,10 @@ def audit(
         str | None,
         typer.Option(help="module:function of the inputs (a tensor, or batches), for attributions."),
     ] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(help="TOML file with fields of AuditPlan, such as a report's plan.toml."),
+    ] = None,
     layers: Annotated[
         list[str] | None, typer.Option(help="Layer to audit; may be given several times.")
     ] = None,
@@ -191,25 +196,38 @@ def audit(
     ] = None,
     max_memory: Annotated[str | None, typer.Option(help="Memory budget, such as 2GB.")] = None,
     n_jobs: Annotated[int | None, typer.Option(help="Threads; all cores where not given.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of all that is random.", min=0)] = 0,
+    seed: Annotated[int | None, typer.Option(help="Seed of all that is random; 0 by default.", min=0)] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
-    """Audit a store: spectra, similarity, entanglement, labels, attributions, and one report."""
+    """Audit a store: spectra, similarity, entanglement, labels, attributions, and one report.
+
+    Options go before what the plan file says.
+    """
     if (model is None) != (inputs is None):
         raise typer.BadParameter("--model and --inputs go together", param_hint="--model")
     with one_clear_line("What was finished is kept: run the same command again to go on."):
         from . import AuditPlan, open_store
         from . import audit as run_audit
         from ._loading import load_object
+        from .auditing.plan_file import read_plan
 
-        plan = AuditPlan(layers=layers, n_permutations=n_permutations, max_memory=max_memory, n_jobs=n_jobs)
+        given = {
+            "layers": layers,
+            "n_permutations": n_permutations,
+            "max_memory": max_memory,
+            "n_jobs": n_jobs,
+            "random_state": seed,
+        }
+        chosen = replace(
+            AuditPlan() if plan is None else read_plan(plan),
+            **{name: value for name, value in given.items() if value is not None},
+        )
         report = run_audit(
             open_store(store),
             out,
             model=None if model is None else load_object(model, "--model"),
             inputs=None if inputs is None else load_object(inputs, "--inputs"),
-            plan=plan,
-            random_state=seed,
+            plan=chosen,
             progress=not quiet,
         )
         for line in report.reading:

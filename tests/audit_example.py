@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from qixai_fast.auditing.plan import AuditPlan
+
 LAYERS = {"conv1": 8, "conv2": 12, "dense": 16}
 CLASSES = ["zero", "one", "two"]
 N = 300
@@ -24,7 +26,8 @@ def example_results(out: Path | None = None) -> tuple[dict[str, Any], dict[str, 
         "schema_version": 1,
         "package_version": "0.1.0",
         "random_state": 0,
-        "plan": {"layers": None, "n_bins": 8, "alpha": 0.05, "n_permutations": 199, "max_maps": 256},
+        "plan": AuditPlan(n_bins=8, n_permutations=199).result_fields(),
+        "plan_file": "n_bins = 8\nn_permutations = 199\nrandom_state = 0\n",
         "store": {
             "checksum": "0123456789abcdef",
             "n_samples": N,

@@ -227,7 +227,7 @@ class TestBadInput:
                 ValueError,
                 "target: .*each of 3 inputs, got 2",
             ),
-            ({"plan": {"n_bins": 4}}, TypeError, "plan: wanted an AuditPlan"),
+            ({"plan": {"n_bins": 4}}, TypeError, "plan: wanted an AuditPlan, a path or None"),
             ({"random_state": "x"}, TypeError, "random_state"),
             ({"random_state": -1}, ValueError, "random_state"),
         ],

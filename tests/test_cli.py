@@ -76,6 +76,18 @@ def test_audit_leaves_a_report_and_reads_it_out(folder):
     assert results["attributions"]["samples"]
 
 
+def test_a_plan_file_chooses_and_options_go_before_it(folder):
+    (folder / "plan.toml").write_text('layers = ["1"]\nn_permutations = 39\nrandom_state = 5\nn_bins = 4\n')
+    command = ["audit", "store", "--out", "planned", "--plan", "plan.toml", "--n-permutations", 29, "--quiet"]
+    done = run(*command, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((folder / "planned" / "results.json").read_text())
+    plan = results["plan"]
+    assert (plan["layers"], plan["n_permutations"], plan["n_bins"]) == (["1"], 29, 4)
+    assert results["random_state"] == 5
+    assert (folder / "planned" / "plan.toml").read_text() == results["plan_file"]
+
+
 def test_verify_finds_a_flipped_byte(folder):
     done = run("verify", "store", "--quiet", cwd=folder)
     assert done.returncode == 0
@@ -136,6 +148,8 @@ def _capture(model, layers):
         (["frobnicate"], 2, "frobnicate"),
         (["audit", "store", "--out", "x", "--model", "mine:network"], 2, "--inputs"),
         (["audit", "store", "--out", "x", "--layers", "7"], 1, "'7'"),
+        (["audit", "store", "--out", "x", "--plan", "absent.toml"], 1, "absent.toml"),
+        (["audit", "store", "--out", "x", "--plan", "mine.py"], 1, "mine.py: not TOML"),
         (["audit", "store", "--out", "x", "--max-memory", "lots"], 1, "'lots'"),
         (["audit", "store", "--out", "x", "--n-permutations", "0"], 2, "--n-permutations"),
         (_capture("mine", "1"), 1, "module:function"),

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,14 @@ class AuditContext:
         return self.plan.layers
 
     @property
+    def couples(self) -> list[tuple[str, str]]:
+        """Pairs of layers that are compared: those between layers first, then layers with themselves."""
+        if self.plan.pairs is not None:
+            return list(self.plan.pairs)
+        within = [(name, name) for name in self.layers if self.store[name].shape[1] > 1]
+        return [*combinations(self.layers, 2), *within]
+
+    @property
     def n_samples(self) -> int:
         return self.store.n_samples
 
@@ -69,7 +78,8 @@ class AuditContext:
     def moments(self) -> LayerMoments:
         """Products of all layers, read when they are first asked for."""
         matrices = {layer: self.matrix(layer) for layer in self.layers}
-        return LayerMoments(matrices, self.workers(), parse_memory(self.plan.max_memory))
+        between = [couple for couple in self.couples if couple[0] != couple[1]]
+        return LayerMoments(matrices, self.workers(), parse_memory(self.plan.max_memory), between)
 
     def columns(self, layer: str, maps: npt.NDArray[np.int64]) -> Array:
         """Some maps of a layer: the memory map itself where they are all, a copy in memory otherwise."""

@@ -25,7 +25,7 @@ Stage = tuple[dict[str, Any], dict[str, Array]]
 _FOLDER = ".stages"
 _MARKER = "audit.json"
 _PUBLISHED = "published.json"
-_OURS = ("results.json", "report.html", "timings.json", "figures")
+_OURS = ("results.json", "report.html", "timings.json", "plan.toml", "figures")
 
 
 def digest(data: bytes) -> str:

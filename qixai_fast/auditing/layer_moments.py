@@ -30,6 +30,8 @@ class LayerMoments:
     n_jobs : int
     budget : int or None
         Bytes; None for the memory that is free.
+    between : sequence of pair of str, optional
+        Pairs of two of these layers that are compared; None for all.
 
     Attributes
     ----------
@@ -39,21 +41,28 @@ class LayerMoments:
         Groups that were read so far.
     """
 
-    def __init__(self, matrices: Mapping[str, Matrix], n_jobs: int, budget: int | None) -> None:
+    def __init__(
+        self,
+        matrices: Mapping[str, Matrix],
+        n_jobs: int,
+        budget: int | None,
+        between: Sequence[tuple[str, str]] | None = None,
+    ) -> None:
         self._numbers = {name: i for i, name in enumerate(matrices)}
         self._matrices = list(matrices.values())
         self._n_jobs, self._budget = n_jobs, budget
         self._limit = (psutil.virtual_memory().available if budget is None else budget) // 4
         self._held: LayerProducts | None = None
-        self.groups = self._cut()
+        pairs = combinations(matrices, 2) if between is None else between
+        self.groups = self._cut([(self._numbers[a], self._numbers[b]) for a, b in pairs])
         self.n_reads = 0
 
-    def _cut(self) -> list[list[Pair]]:
+    def _cut(self, between: Sequence[Pair]) -> list[list[Pair]]:
         widths = [matrix.n_features for matrix in self._matrices]
         n = self._matrices[0].n_samples
         wanted = [(i, i) for i, width in enumerate(widths) if width <= min(n, _WIDEST)]
         # Gram matrices are smaller for the others.
-        wanted += [(i, j) for i, j in combinations(range(len(widths)), 2) if widths[i] + widths[j] <= n]
+        wanted += [(i, j) for i, j in between if widths[i] + widths[j] <= n]
         groups: list[list[Pair]] = []
         for pair in wanted:
             if groups and sum(self._memory([*groups[-1], pair])) <= self._limit:

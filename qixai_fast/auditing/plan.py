@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -29,6 +29,8 @@ class AuditPlan:
     ----------
     layers : sequence of str, optional
         Layers of the store to audit; None for all that hold one number a map and sample.
+    pairs : sequence of (str, str), optional
+        Pairs of these layers to compare, the same layer twice for the maps within it; None for all.
     n_components : int
         Principal components a layer, at most; fewer where a layer has fewer maps or samples.
     n_bins : int, optional
@@ -73,6 +75,8 @@ class AuditPlan:
         Bytes, or text such as "2GB", for every engine's own allocations.
     n_jobs : int, optional
         Threads; None for all cores.
+    random_state : int, optional
+        Seed of everything drawn; None leaves it to :func:`qixai_fast.audit`.
 
     Raises
     ------
@@ -90,6 +94,7 @@ class AuditPlan:
     """
 
     layers: Sequence[str] | None = None
+    pairs: Sequence[tuple[str, str]] | None = None
     n_components: int = 20
     n_bins: int | None = None
     strategy: str = "quantile"
@@ -110,10 +115,15 @@ class AuditPlan:
     min_explained_variance: float = 0.7
     max_memory: int | str | None = None
     n_jobs: int | None = None
+    random_state: int | None = None
 
     def __post_init__(self) -> None:
         if self.layers is not None:
             object.__setattr__(self, "layers", _layer_names(self.layers))
+        if self.pairs is not None:
+            object.__setattr__(self, "pairs", _layer_pairs(self.pairs))
+        if self.random_state is not None:
+            object.__setattr__(self, "random_state", check_int(self.random_state, "random_state", low=0))
         for name, low in _LOWEST.items():
             value = getattr(self, name)
             if value is not None or name not in ("n_bins", "n_permutations"):
@@ -135,11 +145,13 @@ class AuditPlan:
         return {name: getattr(self, name) for name in names}
 
     def result_fields(self) -> dict[str, Any]:
-        """Every field that bears on results: all but memory and threads."""
+        """Every field that bears on results: all but memory, threads and the seed, which stands beside."""
         fields = asdict(self)
-        del fields["max_memory"], fields["n_jobs"]
+        del fields["max_memory"], fields["n_jobs"], fields["random_state"]
         if self.layers is not None:
             fields["layers"] = list(self.layers)
+        if self.pairs is not None:
+            fields["pairs"] = [list(pair) for pair in self.pairs]
         return fields
 
 
@@ -166,7 +178,8 @@ _OPEN_RANGES = {
 
 
 def _layer_names(layers: Any) -> tuple[str, ...]:
-    if isinstance(layers, str) or not all(isinstance(name, str) for name in layers):
+    listed = isinstance(layers, Iterable) and not isinstance(layers, (str, bytes, Mapping))
+    if not listed or not all(isinstance(name, str) for name in layers):
         raise TypeError(f"layers: wanted a list of layer names or None, got {layers!r}")
     names = tuple(layers)
     if not names:
@@ -175,6 +188,23 @@ def _layer_names(layers: Any) -> tuple[str, ...]:
     if repeated:
         raise ValueError(f"layers: {', '.join(map(repr, repeated))} named more than once")
     return names
+
+
+def _layer_pairs(pairs: Any) -> tuple[tuple[str, str], ...]:
+    wanted = "wanted a list of pairs of layer names or None"
+    if isinstance(pairs, (str, bytes, Mapping)) or not isinstance(pairs, Iterable):
+        raise TypeError(f"pairs: {wanted}, got {pairs!r}")
+    found: list[tuple[str, str]] = []
+    for pair in pairs:
+        two = isinstance(pair, (tuple, list)) and len(pair) == 2
+        if not two or not all(isinstance(name, str) for name in pair):
+            raise TypeError(f"pairs: {wanted}, got {pair!r} in it")
+        if (pair[0], pair[1]) in found or (pair[1], pair[0]) in found:
+            raise ValueError(f"pairs: {pair[0]!r} and {pair[1]!r} named more than once")
+        found.append((pair[0], pair[1]))
+    if not found:
+        raise ValueError("pairs: wanted at least one pair of layers, got none; leave pairs=None for all")
+    return tuple(found)
 
 
 def _fraction(value: Any, name: str, above: float, below: float) -> float:
@@ -191,7 +221,7 @@ def _fraction(value: Any, name: str, above: float, below: float) -> float:
 
 
 def resolve_plan(plan: AuditPlan, store: ActivationStore) -> tuple[AuditPlan, list[AuditWarning]]:
-    """Fill in what depends on the data: layers (in capture order), bins, permutations.
+    """Fill in what depends on the data: layers and pairs (in capture order), bins, permutations.
 
     Returns
     -------
@@ -233,11 +263,14 @@ def resolve_plan(plan: AuditPlan, store: ActivationStore) -> tuple[AuditPlan, li
             }
         )
         names = [name for name in names if name not in unreduced]
-    families = len(names) * (len(names) + 1) // 2
+    widths = {name: store[name].shape[1] for name in names}
+    pairs = None if plan.pairs is None else _known_pairs(plan.pairs, names, widths)
+    families = len(names) * (len(names) + 1) // 2 if pairs is None else len(pairs)
     return (
         replace(
             plan,
             layers=names,
+            pairs=pairs,
             n_bins=_bins(store.n_samples) if plan.n_bins is None else plan.n_bins,
             n_permutations=(
                 min(_MOST_PERMUTATIONS, max(199, math.ceil(2 * families / plan.alpha) - 1))
@@ -255,6 +288,21 @@ def _known(wanted: Sequence[str], present: list[str]) -> list[str]:
             near = difflib.get_close_matches(name, present, n=3, cutoff=0.0)
             raise ValueError(f"layers: the store has no layer {name!r}; the nearest are {', '.join(near)}")
     return [name for name in present if name in wanted]
+
+
+def _known_pairs(
+    wanted: Sequence[tuple[str, str]], names: Sequence[str], widths: Mapping[str, int]
+) -> list[tuple[str, str]]:
+    """Pairs in the order of the layers, those between layers first; ``widths`` are the layers' maps."""
+    for pair in wanted:
+        for name in pair:
+            if name not in names:
+                near = difflib.get_close_matches(name, names, n=3, cutoff=0.0)
+                raise ValueError(f"pairs: no layer {name!r} is audited; the nearest are {', '.join(near)}")
+        if pair[0] == pair[1] and widths[pair[0]] < 2:
+            raise ValueError(f"pairs: layer {pair[0]!r} has one map, so no pairs within it")
+    places = [sorted(names.index(name) for name in pair) for pair in wanted]
+    return [(names[i], names[j]) for i, j in sorted(places, key=lambda pair: (pair[0] == pair[1], pair))]
 
 
 def _bins(n_samples: int) -> int:

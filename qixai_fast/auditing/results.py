@@ -292,6 +292,7 @@ class Results(TypedDict):
     package_version: str
     random_state: int
     plan: dict[str, Any]  # every field of AuditPlan that bears on results, as used
+    plan_file: str  # the same as TOML with the seed: on the same store, it gives the same numbers
     store: StoreSummary
     reading: list[str]  # the short version: a few sentences
     findings: list[Finding]  # one a section that was computed, in page order

@@ -7,7 +7,6 @@ import sys
 import time
 from datetime import datetime, timezone
 from functools import partial
-from itertools import combinations
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,6 +32,7 @@ from .pair_stages import (
     relation_stage,
 )
 from .plan import AuditPlan, resolve_plan
+from .plan_file import embedded_plan, read_plan
 from .results import (
     SCHEMA_VERSION,
     AuditReport,
@@ -52,7 +52,7 @@ def audit(
     model: Any = None,
     inputs: Any = None,
     target: Any = None,
-    plan: AuditPlan | None = None,
+    plan: AuditPlan | str | os.PathLike[str] | None = None,
     random_state: Any = 0,
     progress: bool = True,
 ) -> AuditReport:
@@ -72,7 +72,7 @@ def audit(
         What :func:`qixai_fast.capture` wrote. Layers captured without a reduction are left out, with a
         warning.
     out : path, optional
-        Directory for ``report.html``, ``results.json``, ``*.npz``, ``figures/*.png`` and
+        Directory for ``report.html``, ``results.json``, ``plan.toml``, ``*.npz``, ``figures/*.png`` and
         ``timings.json``. An earlier audit there is replaced when this one is done; other files are left
         alone. None writes nothing.
     model : torch.nn.Module, optional
@@ -82,10 +82,13 @@ def audit(
         tuples whose first element is one.
     target : int or array_like of int, optional
         Output to explain, for all inputs or one for each; None for the predicted class.
-    plan : AuditPlan, optional
-        What to compute.
+    plan : AuditPlan or path, optional
+        What to compute; a path is that of a TOML file with the fields of :class:`AuditPlan`. The one that
+        was used is kept in ``results["plan_file"]`` and in ``plan.toml``: with it, the same store gives the
+        same numbers.
     random_state : None, int, Generator or RandomState
-        Seed of everything drawn. None and generators give a new seed, noted in the results.
+        Seed of everything drawn, unless the plan has one. None and generators give a new seed, noted in the
+        results.
     progress : bool
         Show a progress bar on stderr, and how often layers are read where ``plan.max_memory`` is too small
         for one read of each.
@@ -124,12 +127,14 @@ def audit(
     began = time.perf_counter()
     started = datetime.now(timezone.utc).isoformat()
     opened = store if isinstance(store, ActivationStore) else open_store(store)
-    plan = AuditPlan() if plan is None else plan
-    if not isinstance(plan, AuditPlan):
-        raise TypeError(f"plan: wanted an AuditPlan or None, got {type(plan).__name__}")
+    asked = read_plan(plan) if isinstance(plan, (str, os.PathLike)) else plan
+    asked = AuditPlan() if asked is None else asked
+    if not isinstance(asked, AuditPlan):
+        raise TypeError(f"plan: wanted an AuditPlan, a path or None, got {type(plan).__name__}")
     _check_model(model, inputs, target)
-    seed = _seed(random_state)
-    plan, early = resolve_plan(plan, opened)
+    seed = _seed(random_state) if asked.random_state is None else asked.random_state
+    plan, early = resolve_plan(asked, opened)
+    embedded = embedded_plan(asked, plan, seed)
     _check_data(opened, progress)
     classes, no_classes = find_classes(opened)
     context = AuditContext(opened, plan, classes, no_classes)
@@ -137,7 +142,7 @@ def audit(
     if model is not None and plan.n_attributions > 0:
         subject = draw_subject(context, model, inputs, target, stage_generator(seed, "inputs"))
     if out is None:
-        results, arrays, runner = _compute(context, subject, early, seed, None, progress)
+        results, arrays, runner = _compute(context, subject, early, seed, embedded, None, progress)
         return AuditReport(results, arrays, _timings(runner, context, None, started, began))
     folder = Path(out)
     if folder.resolve().is_relative_to(opened.path.resolve()):
@@ -146,11 +151,12 @@ def audit(
     from .report.writer import write_report  # brings matplotlib, which nothing else here needs
 
     with files.locked():
-        results, arrays, runner = _compute(context, subject, early, seed, files, progress)
+        results, arrays, runner = _compute(context, subject, early, seed, embedded, files, progress)
         fresh = files.fresh_folder()
         write_report(results, arrays, fresh, progress=progress)
         timings = _timings(runner, context, folder, started, began)
         write_atomic(fresh / "timings.json", json_bytes(timings))
+        write_atomic(fresh / "plan.toml", embedded.encode())
         files.publish(runner.names, list(arrays), json_bytes(results))
     return AuditReport(results, arrays, timings, folder, folder / "report.html")
 
@@ -183,6 +189,7 @@ def _compute(
     subject: Subject | None,
     early: list[AuditWarning],
     seed: int,
+    embedded: str,
     files: AuditFiles | None,
     progress: bool,
 ) -> tuple[Results, dict[str, dict[str, Array]], StageRunner]:
@@ -190,9 +197,8 @@ def _compute(
     plan, names = context.plan, context.layers
     if progress and context.moments.plan():
         print(context.moments.plan(), file=sys.stderr)
-    between = list(combinations(names, 2))
-    within = [(name, name) for name in names if context.store[name].shape[1] > 1]
-    couples = between + within
+    couples = context.couples
+    between = [couple for couple in couples if couple[0] != couple[1]]
     n_stages = len(names) + 2 * len(couples) + bool(couples) + bool(subject)
     n_stages += len(names) if context.classes is not None else 0
     arrays: dict[str, dict[str, Array]] = {}
@@ -235,7 +241,9 @@ def _compute(
             attributions = {"arrays": "attributions", **result}
     skipped = {}
     if not between:
-        skipped["similarity"] = "only one layer was audited"
+        skipped["similarity"] = (
+            "only one layer was audited" if plan.pairs is None else "the plan asks for no pair of two layers"
+        )
     if not couples:
         skipped["entanglement"] = "only one map was audited"
     if labels is None:
@@ -248,6 +256,7 @@ def _compute(
         "package_version": __version__,
         "random_state": seed,
         "plan": plan.result_fields(),
+        "plan_file": embedded,
         "store": _summary(context),
         "reading": [],
         "findings": [],
