@@ -90,6 +90,10 @@ class Intervals:
     def take(self, index: Any) -> Intervals:
         return Intervals(self.sample[index], self.start[index], self.length[index], self.slots[index])
 
+    def renumbered(self, known: Int64) -> Intervals:
+        """The same intervals, with slots by their place among the ``known`` ones (ascending)."""
+        return Intervals(self.sample, self.start, self.length, np.searchsorted(known, self.slots))
+
     def __add__(self, other: Intervals) -> Intervals:
         return Intervals(
             np.concatenate([self.sample, other.sample]),
@@ -159,6 +163,15 @@ class Nodes:
     place: Float64
     value: Float64
     slope: Float64
+
+    def __len__(self) -> int:
+        return len(self.place)
+
+    def append(self, place: Float64) -> None:
+        """More nodes, at which nothing is known yet."""
+        nothing = np.full(len(place), np.nan)
+        self.place = np.append(self.place, place)
+        self.value, self.slope = np.append(self.value, nothing), np.append(self.slope, nothing)
 
 
 def unexplained(intervals: Intervals, nodes: Nodes, ends: tuple[Float64, Float64]) -> Float64:

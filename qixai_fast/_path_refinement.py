@@ -9,10 +9,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ._path_inputs import PathSamples, summing_dtype
-from ._path_mesh import SPLITTING, Int64, Intervals, Nodes, first_mesh, split, to_split, unexplained
+from ._path_mesh import (
+    SPLITTING,
+    Int64,
+    Intervals,
+    Nodes,
+    Splitting,
+    first_mesh,
+    split,
+    to_split,
+    unexplained,
+)
 from ._path_passes import Passes
-from ._validate import check_int
-from .quadrature import NESTING, path_nodes, refine
+from ._validate import Float64, check_int
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +30,8 @@ if TYPE_CHECKING:
 # Gradients of a sample that there is room for, beside the first ones, where samples share their passes.
 # A CNN's softmax takes up to 75 to a tolerance of 1 %.
 _KEPT = 128
+# Bytes for each gradient besides it: its node, its interval, and copies of these in sorting.
+_BOOKKEEPING = 64
 
 
 @dataclass(frozen=True)
@@ -42,7 +53,7 @@ def _check_number(value: Any, name: str) -> float:
 
 def first_nodes(method: str, n_steps: int) -> int:
     """Gradients of a sample before any interval is split."""
-    return (3 if method == "riemann_middle" else 2) * n_steps
+    return 3 * n_steps if method == "riemann_middle" else 2 * n_steps + 1
 
 
 def check_accuracy(tol: Any, atol: Any, max_n_steps: Any, method: str, n_steps: int) -> Accuracy | None:
@@ -67,8 +78,8 @@ def check_accuracy(tol: Any, atol: Any, max_n_steps: Any, method: str, n_steps: 
     needed = first_nodes(method, n_steps)
     if limit < needed:
         raise ValueError(
-            f"max_n_steps: tol compares n_steps={n_steps} with {needed} steps, so wanted at least {needed}, "
-            f"got {limit}"
+            f"max_n_steps: a tolerance needs {needed} gradients to compare n_steps={n_steps} with finer ones, "
+            f"so wanted at least {needed}, got {limit}"
         )
     return Accuracy(tol, atol, limit)
 
@@ -94,7 +105,7 @@ class Shares:
 
 
 def _per_gradient(samples: PathSamples) -> int:
-    return sum(x[0].numel() for x in samples.inputs) * _kept_dtype(samples).itemsize
+    return sum(x[0].numel() for x in samples.inputs) * _kept_dtype(samples).itemsize + _BOOKKEEPING
 
 
 def _besides(samples: PathSamples) -> int:
@@ -103,8 +114,13 @@ def _besides(samples: PathSamples) -> int:
 
 
 def least_kept(method: str, n_steps: int, accuracy: Accuracy) -> int:
-    """Gradients of a sample that there has to be room for."""
-    return min(first_nodes(method, n_steps) + _KEPT, accuracy.max_n_steps)
+    """Gradients of a sample that there has to be room for: the first ones, and those of one split."""
+    return min(max(first_nodes(method, n_steps), _of_split(SPLITTING[method])), accuracy.max_n_steps)
+
+
+def _of_split(splitting: Splitting) -> int:
+    """Gradients that the parts of one interval take, new or not."""
+    return 3 + len(splitting.parts) * len(splitting.new)
 
 
 def memory_of_sample(samples: PathSamples, kept: int) -> int:
@@ -112,24 +128,27 @@ def memory_of_sample(samples: PathSamples, kept: int) -> int:
     return kept * _per_gradient(samples) + _besides(samples)
 
 
-def share(samples: PathSamples, kept: int, room: int, per_row: int, limit: int) -> Shares:
-    """How samples share ``room`` bytes: half for what they keep, half for passes of ``per_row`` a row.
+def share(samples: PathSamples, least: int, room: int, per_row: int, limit: int) -> Shares:
+    """How samples share ``room`` bytes: half for what they keep, the rest for passes of ``per_row`` a row.
 
     Parameters
     ----------
     samples : PathSamples
-    kept : int
+    least : int
         As :func:`least_kept`.
     room, per_row : int
     limit : int
         Gradients of a sample that are never exceeded.
     """
-    at_once = max(1, min(len(samples), room // 2 // (memory_of_sample(samples, kept) + per_row)))
+    wanted = memory_of_sample(samples, min(limit, least + _KEPT)) + per_row
+    half = min(room // 2, room - per_row)
+    at_once = max(1, min(len(samples), half // wanted))
     each, alone = (
-        min(limit, max(kept, (room // 2 // count - _besides(samples)) // _per_gradient(samples)))
+        min(limit, max(least, (half // count - _besides(samples)) // _per_gradient(samples)))
         for count in (at_once, 1)
     )
-    return Shares(at_once, each, alone, at_once * memory_of_sample(samples, each))
+    most = max(at_once * memory_of_sample(samples, each), memory_of_sample(samples, alone))
+    return Shares(at_once, each, alone, most)
 
 
 def _kept_dtype(samples: PathSamples) -> torch.dtype:
@@ -205,7 +224,8 @@ class Refinement:
         Intervals of equal length to begin with.
     accuracy : Accuracy
     kept : int
-        Most gradients of a sample.
+        Gradients of each that there is room for. Several samples stop there, and are rough; a single one
+        goes on, and what a split needs is computed again.
     multiply : bool
         Whether the attributions that must hold still are the gradients times (input - baseline).
     """
@@ -227,25 +247,25 @@ class Refinement:
         self._change = ends[1] - ends[0]
         self._ends = (ends[0].cpu().numpy(), ends[1].cpu().numpy())
         self._splitting, self._accuracy = SPLITTING[method], accuracy
-        self._kept = kept
         n = len(samples)
+        self._kept = kept if n > 1 else accuracy.max_n_steps
         self._way, self._finest = _way(samples), _finest_length(samples)
         self._scale = self._way if multiply else torch.ones_like(self._way[:1])
         # Where nothing is written, the system has not given any memory yet.
         self._rows = self._way.new_empty((n * kept, self._way.shape[1]), dtype=_kept_dtype(samples))
-        self._nodes = Nodes(*np.zeros((3, n * kept)))
+        self._nodes = Nodes(*np.zeros((3, 0)))
         self._sums, self._changes = torch.zeros_like(self._way), torch.zeros_like(self._way)
-        self._n_steps = np.zeros(n, np.int64)
+        self._n_steps, self._n_gradients = np.zeros((2, n), np.int64)
         self._rough = np.zeros(n, bool)
-        self._method, self._n_intervals = method, n_steps
+        self._n_intervals = n_steps
 
     def run(self) -> Refined:
         """Refine until every sample is accurate, or has as many gradients as it may have."""
         splitting = self._splitting
-        intervals, sample, nodes = first_mesh(splitting, len(self._samples), self._n_intervals)
-        self._evaluate(sample, nodes, 0)
-        self._add(self._sums, intervals, splitting.fine)
-        largest = self._add(self._changes, intervals, splitting.change)
+        intervals, sample, places = first_mesh(splitting, len(self._samples), self._n_intervals)
+        self._evaluate(sample, self._new_nodes(sample, places), 0)
+        self._add(intervals, splitting.fine, self._sums)
+        largest = self._add(intervals, splitting.change, self._changes)
         converged = np.zeros(len(self._samples), bool)
         while True:
             verdict = self._judge()
@@ -257,43 +277,33 @@ class Refinement:
             chosen = self._choose(intervals, self._score(intervals, largest, verdict))
             if not chosen.any():
                 break
-            parents, intervals, largest = intervals.take(chosen), intervals.take(~chosen), largest[~chosen]
-            first = int(self._n_steps.sum())
-            parts, sample, nodes = split(splitting, parents, first)
-            self._evaluate(sample, nodes, first)
-            self._add(self._changes, parents, -splitting.change)
-            self._add(self._sums, parts, splitting.change)
-            largest = np.append(largest, self._add(self._changes, parts, splitting.change))
-            intervals += parts
+            parts, of_parts = self._split(intervals.take(chosen))
+            intervals, largest = intervals.take(~chosen) + parts, np.append(largest[~chosen], of_parts)
         values = self._sums * self._scale
-        return Refined(values, self._delta(), self._n_steps, self._n_steps.copy(), converged, self._rough)
+        return Refined(values, self._delta(), self._n_steps, self._n_gradients, converged, self._rough)
 
-    def run_evenly(self, n_steps: int) -> Refined:
-        """Equal steps, finer and finer, of which only sums are kept."""
-        import torch
+    def _split(self, parents: Intervals) -> tuple[Intervals, Any]:
+        """The parts of some intervals, in place of them in all sums; each part's largest attribution."""
+        splitting = self._splitting
+        parts, sample, places = split(splitting, parents, len(self._nodes))
+        slots = self._new_nodes(sample, places)
+        if len(self._nodes) <= len(self._rows):
+            self._evaluate(sample, slots, int(slots[0]))
+            return parts, self._exchange(parents, parts)
+        # A single sample, with more nodes than rows: from here on the rows serve a few intervals at a time.
+        largest, at_once, n_parts = [], len(self._rows) // _of_split(splitting), len(splitting.parts)
+        for first in range(0, len(parents), at_once):
+            some = parents.take(slice(first, first + at_once))
+            parts_of_some = parts.take(slice(n_parts * first, n_parts * (first + at_once)))
+            slots = np.unique(parts_of_some.slots)
+            self._evaluate(np.zeros_like(slots), slots, 0)
+            largest.append(self._exchange(some.renumbered(slots), parts_of_some.renumbered(slots)))
+        return parts, np.concatenate(largest)
 
-        limit = self._accuracy.max_n_steps
-        n_gradients = np.zeros(len(self._samples), np.int64)
-        converged = np.zeros(len(self._samples), bool)
-        nodes, weights = path_nodes(self._method, n_steps)
-        rest, keep = np.arange(len(self._samples)), 0.0
-        while len(rest):
-            index = torch.as_tensor(rest, device=self._sums.device)
-            sums = _side_by_side(self._passes.sums(self._samples.take(index), nodes, weights))
-            sums += keep * self._sums[index]
-            self._changes[index] = sums - self._sums[index]
-            self._sums[index] = sums
-            self._n_steps[rest] = n_steps
-            n_gradients[rest] += len(nodes)
-            verdict = self._judge()
-            converged[rest] = verdict.good[rest] & (keep > 0)
-            rest = rest[~(converged | verdict.hopeless)[rest]]
-            finer = refine(self._method, n_steps)
-            if finer.n_steps > limit:
-                break
-            n_steps, keep, nodes, weights = finer.n_steps, finer.keep, finer.nodes, finer.weights
-        values = self._sums * self._scale
-        return Refined(values, self._delta(), self._n_steps, n_gradients, converged, self._rough)
+    def _exchange(self, parents: Intervals, parts: Intervals) -> Any:
+        change = self._splitting.change
+        self._add(parents, -change, self._changes)
+        return self._add(parts, change, self._sums, self._changes)
 
     def _delta(self) -> Tensor:
         return (self._sums * self._way).sum(1) - self._change
@@ -305,43 +315,50 @@ class Refinement:
         missing[np.isnan(missing)] = np.inf  # F is no number there
         return np.maximum(largest / verdict.stable_within[of], np.where(verdict.complete[of], 0.0, missing))
 
-    def _nodes_of(self, n_parents: int) -> int:
-        return n_parents * len(self._splitting.parts) * len(self._splitting.new)
-
-    def _evaluate(self, sample: Int64, nodes: Any, first_slot: int) -> None:
-        """Compute gradients at nodes of some samples, into slots from ``first_slot`` on."""
-        import torch
-
+    def _new_nodes(self, sample: Int64, places: Float64) -> Int64:
+        """Slots for nodes that have none yet."""
+        first = len(self._nodes)
+        self._nodes.append(places)
         self._n_steps += np.bincount(sample, minlength=len(self._n_steps))
-        for first in range(0, len(nodes), self._passes.rows):
-            part = slice(first, first + self._passes.rows)
-            slots = slice(first_slot + first, first_slot + first + len(nodes[part]))
-            rows = self._rows[slots]
-            values = self._passes.flat_gradients(self._samples, sample[part], nodes[part], rows)
-            way = self._way[torch.as_tensor(sample[part], device=rows.device)]
-            self._nodes.place[slots] = nodes[part]
-            self._nodes.value[slots] = values.double().cpu().numpy()
-            self._nodes.slope[slots] = way.mul_(rows).sum(1).cpu().numpy()
+        return np.arange(first, len(self._nodes))
 
-    def _add(self, totals: Tensor, intervals: Intervals, weights: Any) -> Any:
-        """Add weighted gradients of intervals to their samples' rows; each one's largest attribution."""
+    def _evaluate(self, sample: Int64, slots: Int64, first_row: int) -> None:
+        """Compute gradients at nodes of some samples, into rows from ``first_row`` on."""
         import torch
 
-        device = totals.device
-        largest = np.empty(len(intervals))
-        for first in range(0, len(intervals), self._passes.rows):
+        self._n_gradients += np.bincount(sample, minlength=len(self._n_steps))
+        first = 0
+        while first < len(slots):
+            part = slice(first, first + self._passes.rows)
+            here = slots[part]
+            rows = self._rows[first_row + first : first_row + first + len(here)]
+            values = self._passes.flat_gradients(self._samples, sample[part], self._nodes.place[here], rows)
+            way = self._way[torch.as_tensor(sample[part], device=rows.device)]
+            self._nodes.value[here] = values.double().cpu().numpy()
+            self._nodes.slope[here] = way.mul_(rows).sum(1).cpu().numpy()
+            first += len(here)
+
+    def _add(self, intervals: Intervals, weights: Any, *totals: Tensor) -> Any:
+        """Add weighted gradients of intervals to their samples' totals; each one's largest attribution."""
+        import torch
+
+        device, dtype = self._way.device, self._way.dtype
+        largest, first = np.empty(len(intervals)), 0
+        while first < len(intervals):
             part = slice(first, first + self._passes.rows)
             some = intervals.take(part)
             sample = torch.as_tensor(some.sample, device=device)
-            length = torch.as_tensor(some.length, device=device, dtype=totals.dtype)[:, None]
-            value = torch.zeros((len(some), totals.shape[1]), dtype=totals.dtype, device=device)
+            length = torch.as_tensor(some.length, device=device, dtype=dtype)[:, None]
+            value = torch.zeros((len(some), self._way.shape[1]), dtype=dtype, device=device)
             for node, weight in enumerate(weights):
                 slots = torch.as_tensor(some.slots[:, node], device=device)
                 value.add_(self._rows[slots], alpha=float(weight))
             value.mul_(length)
-            totals.index_add_(0, sample, value)
+            for total in totals:
+                total.index_add_(0, sample, value)
             scale = self._scale if len(self._scale) == 1 else self._scale[sample]
             largest[part] = value.mul_(scale).abs_().amax(1).cpu().numpy()
+            first += len(some)
         return largest
 
     def _judge(self) -> _Verdict:
@@ -363,16 +380,17 @@ class Refinement:
         """Which intervals to split."""
         chosen = to_split(intervals.sample, score)
         chosen &= intervals.length > self._finest * (intervals.start + intervals.length)
-        per_split = self._nodes_of(1)
-        wanted = per_split * np.bincount(intervals.sample[chosen], minlength=len(self._n_steps))
+        per_split = _of_split(self._splitting) - 3
         limit = self._accuracy.max_n_steps
         if self._kept < limit:
-            self._rough = self._n_steps + wanted > self._kept
+            wanted = per_split * np.bincount(intervals.sample[chosen], minlength=len(self._n_steps))
+            self._rough |= self._n_steps + wanted > self._kept
             chosen &= ~self._rough[intervals.sample]
-        for sample in np.flatnonzero((self._n_steps + wanted > limit) & ~self._rough):
-            own = np.flatnonzero(chosen & (intervals.sample == sample))
-            most = (limit - self._n_steps[sample]) // per_split
-            chosen[own[np.argsort(-score[own], kind="stable")[most:]]] = False
+        most = (limit - self._n_steps) // per_split
+        own = np.flatnonzero(chosen)
+        own = own[np.lexsort((-score[own], intervals.sample[own]))]
+        of = intervals.sample[own]
+        chosen[own[np.arange(len(own)) - np.searchsorted(of, of) >= most[of]]] = False
         return chosen
 
 
@@ -388,29 +406,18 @@ def refine_paths(
 ) -> Refined:
     """Attributions of a few samples, each as accurate as asked for or as ``max_n_steps`` allows.
 
-    A path that takes more gradients than there is room for is done again alone, where there is room for
-    more; failing that with equal steps, which need none.
+    A path that takes more gradients than there is room for is done again alone.
     """
     import torch
 
-    def refinement(part: PathSamples, ends: tuple[Tensor, Tensor], kept: int) -> Refinement:
-        return Refinement(passes, part, ends, method, n_steps, accuracy, kept, multiply)
+    def refined(part: PathSamples, ends: tuple[Tensor, Tensor]) -> Refined:
+        kept = shares.kept if len(part) > 1 else shares.kept_alone
+        return Refinement(passes, part, ends, method, n_steps, accuracy, kept, multiply).run()
 
-    found = refinement(samples, ends, shares.kept).run()
-    factor = NESTING[method]
+    found = refined(samples, ends)
     for i in np.flatnonzero(found.rough):
-        index = torch.tensor([int(i)])
-        one, own_ends = samples.take(index), (ends[0][i : i + 1], ends[1][i : i + 1])
-        tries = []
-        if shares.kept_alone > shares.kept:
-            tries.append(refinement(one, own_ends, shares.kept_alone).run())
-        if not tries or tries[0].rough[0]:
-            even = n_steps
-            while even * factor < shares.kept and even * factor**2 <= accuracy.max_n_steps:
-                even *= factor
-            tries.append(refinement(one, own_ends, 0).run_evenly(even))
-        last = tries[-1]
-        found.values[i], found.delta[i] = last.values[0], last.delta[0]
-        found.n_steps[i], found.converged[i] = last.n_steps[0], last.converged[0]
-        found.n_gradients[i] += sum(int(each.n_gradients[0]) for each in tries)
+        alone = refined(samples.take(torch.tensor([int(i)])), (ends[0][i : i + 1], ends[1][i : i + 1]))
+        found.values[i], found.delta[i] = alone.values[0], alone.delta[0]
+        found.n_steps[i], found.converged[i] = alone.n_steps[0], alone.converged[0]
+        found.n_gradients[i] += alone.n_gradients[0]
     return found
