@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._layer_path import _check_ends
 from .._path_inputs import PathSamples, check_samples, check_values, summing_dtype
-from ._captum_forward import Forward, as_tuple, check_baselines, check_inputs
+from ._captum_forward import AssertedValueError, Forward, as_tuple, check_baselines, check_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,7 +95,7 @@ class Attributing:
         for part in parts:
             if not isinstance(part, torch.Tensor) or part.ndim == 0 or len(part) != n:
                 got = f"shape {tuple(part.shape)}" if isinstance(part, torch.Tensor) else type(part).__name__
-                raise ValueError(f"attributions: wanted one row for each of {n} sample(s), got {got}")
+                raise AssertedValueError(f"attributions: wanted one row for each of {n} sample(s), got {got}")
         starts = tensor_baselines(start_point, inputs, "start_point")
         outputs = [forward.sums(x) for x in (starts, inputs)]
         precise = summing_dtype(parts[0])
@@ -174,7 +174,7 @@ def check_grad_kwargs(grad_kwargs: Any) -> None:
         return
     unknown = [key for key in grad_kwargs if key not in GRAD_KWARGS]
     if unknown:
-        raise ValueError(
+        raise AssertedValueError(
             f"grad_kwargs: wanted some of {', '.join(GRAD_KWARGS)}, got {unknown[0]!r}; results are "
             "detached from the graph, and gradients are those of the sum over all rows"
         )

@@ -59,7 +59,7 @@ def check_inputs(inputs: Any) -> tuple[Tensor, ...]:
 
     values = as_tuple(inputs)
     if not values:
-        raise ValueError("inputs: wanted a tensor or a tuple of tensors, got an empty tuple")
+        raise AssertedValueError("inputs: wanted a tensor or a tuple of tensors, got an empty tuple")
     for x in values:
         if not isinstance(x, torch.Tensor):
             raise TypeError(
@@ -67,7 +67,7 @@ def check_inputs(inputs: Any) -> tuple[Tensor, ...]:
                 "turn arrays into tensors with torch.as_tensor"
             )
         if x.ndim == 0 or x.numel() == 0 or len(x) != len(values[0]):
-            raise ValueError(
+            raise AssertedValueError(
                 "inputs: wanted (n_samples, ...), not empty, with equally many samples, got shapes "
                 + ", ".join(str(tuple(x.shape)) for x in values)
             )
@@ -83,7 +83,7 @@ def check_baselines(
     else:
         values = as_tuple(baselines)
     if len(values) != len(inputs):
-        raise ValueError(
+        raise AssertedValueError(
             f"{argument}: wanted a number or a tuple of {len(inputs)}, one for each input, got {len(values)}"
         )
     return tuple(
@@ -126,19 +126,23 @@ def _indices(target: Any, n_samples: int) -> Any:
         if target.dtype.is_floating_point or target.dtype in (torch.bool, torch.complex64):
             raise TypeError(f"target: wanted integers, got a tensor of {target.dtype}")
         if target.ndim > 2 or len(target) != n_samples:
-            raise ValueError(
+            raise AssertedValueError(
                 f"target: wanted one index a sample ({n_samples} samples), got shape {tuple(target.shape)}"
             )
         return target.detach().cpu().reshape(n_samples, -1).long()
     if isinstance(target, list):
         rows = [integers(value) for value in target]
         if len(rows) != n_samples or len({len(row) for row in rows}) != 1:
-            raise ValueError(
+            raise AssertedValueError(
                 f"target: wanted a list with one integer, or tuple of equally many, for each of {n_samples} "
                 f"sample(s), got {len(rows)}"
             )
         return torch.tensor(rows)
     return integers(target)
+
+
+class AssertedValueError(ValueError, AssertionError):
+    """A value that does not fit: Captum asserts, and what catches that goes on working."""
 
 
 class Forward:
@@ -216,12 +220,12 @@ def _select(output: Tensor, index: Any) -> Tensor:
     width = len(index) if fixed else index.shape[1]
     shape = tuple(output.shape)
     if len(shape) <= width:
-        raise ValueError(
+        raise AssertedValueError(
             f"target: wanted at most {max(0, len(shape) - 1)} index(es) for outputs of shape {shape}, got "
             f"{width}"
         )
     if not fixed and len(index) != shape[0]:
-        raise ValueError(
+        raise AssertedValueError(
             f"target: one a sample needs a row of output for each row of input, got outputs of shape {shape} "
             f"for {len(index)} row(s)"
         )
@@ -230,7 +234,7 @@ def _select(output: Tensor, index: Any) -> Tensor:
     bad = ((chosen < -sizes) | (chosen >= sizes)).nonzero()
     if len(bad):
         row, axis = (int(i) for i in bad[0])
-        raise ValueError(
+        raise AssertedValueError(
             f"target: wanted 0 to {int(sizes[axis]) - 1} for outputs of shape {shape}, got "
             f"{int(chosen[row, axis])}"
         )
@@ -259,7 +263,7 @@ class OneARow:
         if output.numel() == n_rows:
             return output.reshape(n_rows)
         if output.numel() != 1:
-            raise ValueError(
+            raise AssertedValueError(
                 "target: wanted one that leaves one number for each row of input, got outputs of shape "
                 f"{tuple(output.shape)} for {n_rows} row(s)"
             )
@@ -284,7 +288,7 @@ class OneARow:
                 parts.append(self._function(*rows).detach().double().reshape(()))
         sizes = sum(part.abs() for part in parts)
         if not torch.abs(parts[0] + parts[1] - total.detach()) <= 1e-3 * sizes:
-            raise ValueError(
+            raise AssertedValueError(
                 "forward_func: its one number for a whole batch is not the sum over the rows, so that it "
                 "mixes the steps of a path; return one number a row, or pass the number of samples as "
                 "internal_batch_size"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .._layer_path import _embeddings_following, _following
 from .._layer_tensors import find_layouts, hooked
 from .._path_model import recording
+from ._captum_forward import AssertedValueError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,7 +72,7 @@ class _Replaced:
             if value is None:
                 return tensor
             if value.shape != tensor.shape:
-                raise ValueError(
+                raise AssertedValueError(
                     f"layer: hands on shape {tuple(tensor.shape)} in one of its calls, but its activation "
                     f"has {tuple(value.shape)}; all calls of a layer are given that of the last one"
                 )
@@ -117,7 +118,7 @@ def layer_values(
         )
     missing = [name for name in modules if all(place[0] != name for place in axes or {})]
     if missing or axes is None:
-        raise ValueError(
+        raise AssertedValueError(
             "layer: was not called in the forward pass, or hands on no floating-point tensor, so nothing can "
             "be attributed to it"
         )
@@ -162,7 +163,7 @@ def _axes(
         return None
     packed = [name for name, layout in layouts.items() if any(slot.packed for slot in layout.slots)]
     if packed:
-        raise ValueError(
+        raise AssertedValueError(
             "layer: hands on a PackedSequence, which has no row for each sample; choose a layer before "
             "pack_padded_sequence or after pad_packed_sequence"
         )
@@ -188,7 +189,7 @@ def _last_call(
             calls[name] = call
             found[name].clear()
         if not isinstance(tensor, torch.Tensor):
-            raise ValueError("layer: hands on a PackedSequence, which has no row for each sample")
+            raise AssertedValueError("layer: hands on a PackedSequence, which has no row for each sample")
         found[name][place] = tensor.detach().clone()
         return tensor
 
@@ -205,14 +206,14 @@ def _samples_first(parts: list[Tensor], axis: int | None, n_samples: int) -> Ten
         parts = [part.movedim(axis, 0) for part in parts]
     shapes = {tuple(part.shape[1:]) for part in parts}
     if len(shapes) > 1:
-        raise ValueError(
+        raise AssertedValueError(
             f"layer: hands on shapes {', '.join(map(str, sorted(shapes)))} for different samples; give "
             "samples of equal length, or pad them"
         )
     whole = torch.cat(parts)
     if axis is None:
         if len(whole) % n_samples:
-            raise ValueError(
+            raise AssertedValueError(
                 f"layer: hands on shape {tuple(whole.shape)} for {n_samples} sample(s); wanted one row, or "
                 "equally many, for each"
             )

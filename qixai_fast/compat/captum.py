@@ -34,7 +34,15 @@ from ._captum_base import (
     tensor_baselines,
     wrapped,
 )
-from ._captum_forward import Forward, OneARow, check_baselines, check_inputs, floating, path_rule
+from ._captum_forward import (
+    AssertedValueError,
+    Forward,
+    OneARow,
+    check_baselines,
+    check_inputs,
+    floating,
+    path_rule,
+)
 from ._captum_layers import layer_values
 from ._captum_sums import check_rows, conductances, path_sums
 
@@ -149,10 +157,7 @@ class IntegratedGradients(Attributing):
         found = values if isinstance(inputs, tuple) else values[0]
         if not return_convergence_delta:
             return found
-        ends = samples.inputs, samples.baselines
-        return found, self.compute_convergence_delta(
-            values, ends[1], ends[0], target, additional_forward_args
-        )
+        return found, self.compute_convergence_delta(values, starts, tensors, target, additional_forward_args)
 
     def attribute_future(self) -> None:
         """Not implemented, as in Captum."""
@@ -377,7 +382,7 @@ class LayerConductance(LayerAttributing):
             n = len(tensors[0])
             forward = Forward(self._on_one_device(), n, target, additional_forward_args)
             if forward.together and n > 1:
-                raise ValueError(
+                raise AssertedValueError(
                     f"additional_forward_args: wanted tensors with one row for each of {n} samples, got "
                     "another number of rows"
                 )
