@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 
 from ._validate import Float64, check_choice, check_int
 
 METHODS = ("riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid", "gausslegendre", "simpson")
-NESTING = {"riemann_middle": 3, "riemann_trapezoid": 2}
-"""Rules whose nodes are all nodes of the same rule with so many times the steps."""
 
 
 def path_nodes(method: str, n_steps: int) -> tuple[Float64, Float64]:
@@ -65,39 +60,3 @@ def path_nodes(method: str, n_steps: int) -> tuple[Float64, Float64]:
     weights = np.full(n + 1, 1 / n)
     weights[[0, -1]] /= 2
     return np.arange(n + 1) / n, weights
-
-
-@dataclass(frozen=True)
-class Refinement:
-    """How a nesting rule goes on to more steps without losing a gradient.
-
-    The finer integral is ``keep`` times the coarser one plus the new nodes' weighted sum.
-    """
-
-    n_steps: int
-    keep: float
-    nodes: Float64
-    weights: Float64
-
-
-def refine(method: Any, n_steps: int) -> Refinement:
-    """The next finer rule after ``n_steps`` steps: 3 times the steps for the midpoint, 2 for the trapezoid.
-
-    Examples
-    --------
-    >>> refine("riemann_middle", 1).nodes * 6
-    array([1., 5.])
-    """
-    if method not in NESTING:
-        wanted = " and ".join(repr(name) for name in NESTING)
-        raise ValueError(
-            f"method: tol reuses the gradients of coarser steps, which {method!r} cannot; only {wanted} nest"
-        )
-    factor = NESTING[method]
-    finer = n_steps * factor
-    index = np.arange(finer)
-    if method == "riemann_middle":
-        nodes = (index[index % 3 != 1] + 0.5) / finer
-    else:
-        nodes = index[index % 2 == 1] / finer
-    return Refinement(finer, 1 / factor, nodes, np.full(len(nodes), 1 / finer))

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import qixai_fast as qf
-from qixai_fast.quadrature import METHODS, NESTING, path_nodes, refine
+from qixai_fast.quadrature import METHODS, path_nodes
 
 RNG = np.random.default_rng(0)
 
@@ -50,21 +50,6 @@ def test_rules_are_exact_to_their_degree_and_no_further(method, degree):
     assert abs((weights * nodes ** (degree + 1)).sum() - 1 / (degree + 2)) > 1e-10
 
 
-@pytest.mark.parametrize("method", NESTING)
-@pytest.mark.parametrize("n_steps", [1, 4, 5, 50])
-def test_refinement_reaches_the_finer_rule_and_evaluates_no_node_twice(method, n_steps):
-    coarse, coarse_weights = path_nodes(method, n_steps)
-    finer = refine(method, n_steps)
-    nodes, weights = path_nodes(method, finer.n_steps)
-    assert finer.n_steps == n_steps * {"riemann_middle": 3, "riemann_trapezoid": 2}[method]
-    together = np.concatenate([coarse, finer.nodes])
-    order = np.argsort(together)
-    np.testing.assert_allclose(together[order], nodes, atol=1e-15)
-    np.testing.assert_allclose(
-        np.concatenate([finer.keep * coarse_weights, finer.weights])[order], weights, atol=1e-15
-    )
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -76,14 +61,6 @@ def test_refinement_reaches_the_finer_rule_and_evaluates_no_node_twice(method, n
 def test_bad_rules(arguments, message):
     with pytest.raises(ValueError, match=message):
         path_nodes(*arguments)
-
-
-@pytest.mark.parametrize("method", sorted(set(METHODS) - set(NESTING)))
-def test_rules_that_do_not_nest_cannot_be_refined(method):
-    with pytest.raises(
-        ValueError, match=f"method: .*{method}.* only 'riemann_middle' and 'riemann_trapezoid'"
-    ):
-        refine(method, 4)
 
 
 # Accumulation
