@@ -186,34 +186,28 @@ def unexplained(intervals: Intervals, nodes: Nodes, ends: tuple[Float64, Float64
     ends : tuple of ndarray
         F at the baseline and at the input of every sample.
     """
-    sample = np.repeat(intervals.sample, 3)
-    owner = np.repeat(np.arange(len(intervals)), 3)
-    slots = intervals.slots.reshape(-1)
-    order = np.lexsort((owner, nodes.place[slots], sample))
-    sample, owner, slots = sample[order], owner[order], slots[order]
-    place, value, slope = nodes.place[slots], nodes.value[slots], nodes.slope[slots]
-    first = np.append(True, sample[1:] != sample[:-1])
-    last = np.append(first[1:], True)
-    stop, rounding = intervals.start + intervals.length, intervals.length / 1000
-    left, right = np.flatnonzero(~last), np.flatnonzero(~first)
-    # Between two intervals there may be others that are not among these.
-    between = np.abs(stop[owner[left]] - intervals.start[owner[right]])
-    near = (owner[left] == owner[right]) | (between < rounding[owner[left]])
-    left, right = left[near], right[near]
-    mean = (slope[left] + slope[right]) / 2
-    gap = np.abs(value[right] - value[left] - (place[right] - place[left]) * mean)
-    found = np.zeros(len(intervals))
-    np.add.at(found, owner[left], gap)
-    apart = owner[left] != owner[right]
-    np.add.at(found, owner[right[apart]], gap[apart])
-    for edge, at_end, end, where in (
-        (first, (intervals.start < rounding)[owner], ends[0], 0.0),
-        (last, (stop > 1 - rounding)[owner], ends[1], 1.0),
-    ):
-        here = np.flatnonzero(edge & at_end)
-        gap = np.abs(end[sample[here]] - value[here] - (where - place[here]) * slope[here])
-        np.add.at(found, owner[here], gap)
-    return found
+    order = np.lexsort((intervals.start, intervals.sample))
+    own = intervals.take(order)
+    sample, start, stop, rounding = own.sample, own.start, own.start + own.length, own.length / 1000
+    place, value, slope = nodes.place[own.slots], nodes.value[own.slots], nodes.slope[own.slots]
+    with np.errstate(invalid="ignore"):  # F may be infinite
+        steps = np.diff(value) - np.diff(place) * (slope[:, 1:] + slope[:, :-1]) / 2
+        found = np.abs(steps).sum(1)
+        mean = (slope[1:, 0] + slope[:-1, 2]) / 2
+        between = np.abs(value[1:, 0] - value[:-1, 2] - (place[1:, 0] - place[:-1, 2]) * mean)
+        # Between two intervals there may be others that are not among these.
+        between[(sample[1:] != sample[:-1]) | (np.abs(start[1:] - stop[:-1]) > rounding[:-1])] = 0.0
+        found[1:] += between
+        found[:-1] += between
+        for here, end, where, node in (
+            (start < rounding, ends[0], 0.0, 0),
+            (stop > 1 - rounding, ends[1], 1.0, 2),
+        ):
+            change = (where - place[here, node]) * slope[here, node]
+            found[here] += np.abs(end[sample[here]] - value[here, node] - change)
+    result = np.empty_like(found)
+    result[order] = found
+    return result
 
 
 def to_split(sample: Int64, score: Float64) -> npt.NDArray[np.bool_]:
