@@ -37,26 +37,26 @@ def describe(results: Results, plan: AuditPlan) -> list[Finding]:
     if results["labels"] is not None:
         add("labels", _labels(results["labels"]))
     if results["attributions"] is not None:
-        add("attributions", _attributions(results["attributions"], plan))
+        add("attributions", attributed(results["attributions"]))
     return found
 
 
 def read(results: Results, plan: AuditPlan) -> list[str]:
     """The short version: what a reader in a hurry should take away."""
-    lines = [_layer_line(layer) for layer in _first(results["layers"])]
+    lines = [layer_line(layer) for layer in _first(results["layers"])]
     if len(results["layers"]) > _NAMED_LAYERS:
         lines.append(f"{count(len(results['layers']) - _NAMED_LAYERS, 'more layer')}: see the report.")
     between = [pair for pair in results["pairs"] if not pair["within"]]
     if between:
-        lines.append(_alike(between))
+        lines.append(alike(between))
     for within in (False, True):
         rows = [row for row in results["entangled"]["rows"] if row["within"] is within]
         if rows:
-            lines.append(_strongest(rows, plan))
+            lines.append(strongest(rows, plan.alpha))
     if results["labels"] is not None:
-        lines.append(_best_map(results["labels"]))
+        lines.append(best_map(results["labels"]))
     if results["attributions"] is not None:
-        lines.append(_attributions(results["attributions"], plan)[0])
+        lines.append(attributed(results["attributions"])[0])
     if results["warnings"]:
         lines.append(
             f"{count(len(results['warnings']), 'warning')} limit how far these numbers go.".replace(
@@ -70,7 +70,8 @@ def _first(layers: list[LayerResult]) -> list[LayerResult]:
     return layers[:_NAMED_LAYERS]
 
 
-def _layer_line(layer: LayerResult) -> str:
+def layer_line(layer: LayerResult) -> str:
+    """How many components hold a layer, and which maps lead the first."""
     name, d = layer["name"], layer["n_maps"]
     if not layer["total_variance"] > 0:
         return f"{name}: all {count(d, 'map')} are constant; there is no variance to explain."
@@ -91,7 +92,7 @@ def _layer_line(layer: LayerResult) -> str:
 
 
 def _spectrum(layers: list[LayerResult]) -> list[str]:
-    sentences = [_layer_line(layer) for layer in _first(layers)]
+    sentences = [layer_line(layer) for layer in _first(layers)]
     ranked = [layer for layer in layers if layer["effective_rank"] is not None]
     if ranked:
         shares = [
@@ -124,7 +125,8 @@ def _names(pair: PairResult) -> str:
     return f"{pair['layer_a']} and {pair['layer_b']}"
 
 
-def _alike(between: list[PairResult]) -> str:
+def alike(between: Sequence[PairResult]) -> str:
+    """The two layers of largest CKA; ``between`` holds at least one pair of layers."""
     best = max(between, key=lambda pair: pair["cka"]["value"] if pair["cka"] else 0.0)
     cka = best["cka"]
     assert cka is not None, "pairs of two layers have CKA"
@@ -145,7 +147,7 @@ def _similarity(pairs: list[PairResult]) -> list[str]:
     between = [pair for pair in pairs if not pair["within"]]
     if not between:
         return []
-    sentences = [_alike(between)]
+    sentences = [alike(between)]
     shared = [pair for pair in between if pair["schmidt"] is not None]
     if shared:
         modes = [f"{_effective(pair):.1f} between {_names(pair)}" for pair in shared[:_NAMED_LAYERS]]
@@ -179,7 +181,8 @@ def _effective(pair: PairResult) -> float:
     return pair["schmidt"]["effective_modes"]
 
 
-def _strongest(rows: list[EntangledPair], plan: AuditPlan) -> str:
+def strongest(rows: Sequence[EntangledPair], alpha: float) -> str:
+    """The first of a table's rows, all of them between or all within layers."""
     row = rows[0]
     if row["within"]:
         who = f"Within layers, maps {row['map_a']} and {row['map_b']} of {row['layer_a']}"
@@ -189,7 +192,7 @@ def _strongest(rows: list[EntangledPair], plan: AuditPlan) -> str:
     if row["mutual_info"] <= 0:
         where = "within a layer" if row["within"] else "of different layers"
         return f"No two maps {where} share any information."
-    if row["selection_pvalue"] > plan.alpha:
+    if row["selection_pvalue"] > alpha:
         return (
             f"{who} come first with {row['mutual_info']:.2f} nats, but that is indistinguishable from chance "
             f"({pvalue(row['selection_pvalue'])} as the largest of all pairs)."
@@ -207,7 +210,7 @@ def _entanglement(results: Results, plan: AuditPlan) -> list[str]:
     for within in (False, True):
         rows = [row for row in results["entangled"]["rows"] if row["within"] is within]
         if rows:
-            sentences.append(_strongest(rows, plan))
+            sentences.append(strongest(rows, plan.alpha))
         chosen = [pair["mutual_info"] for pair in results["pairs"] if pair["within"] is within]
         if chosen:
             found = sum(entry["n_max_p_below_alpha"] for entry in chosen)
@@ -226,7 +229,8 @@ def _entanglement(results: Results, plan: AuditPlan) -> list[str]:
     return sentences
 
 
-def _best_map(labels: LabelSection) -> str:
+def best_map(labels: LabelSection) -> str:
+    """The map that knows the most of the class."""
     layer = max(labels["layers"], key=lambda layer: layer["max"])
     best = layer["best"][0]
     if layer["n_max_p_below_alpha"] == 0:
@@ -246,7 +250,7 @@ def _labels(labels: LabelSection) -> list[str]:
     medians = [f"{layer['median']:.2f} in {layer['layer']}" for layer in layers]
     found = sum(layer["n_max_p_below_alpha"] for layer in labels["layers"])
     return [
-        _best_map(labels),
+        best_map(labels),
         f"Median over the maps, in nats: {listing(medians)}.",
         f"{count(found, 'map')} of all layers know more of the class than shuffled labels give.".replace(
             "1 map of all layers know ", "1 map of all layers knows "
@@ -254,7 +258,8 @@ def _labels(labels: LabelSection) -> list[str]:
     ]
 
 
-def _attributions(section: AttributionSection, plan: AuditPlan) -> list[str]:
+def attributed(section: AttributionSection) -> list[str]:
+    """How far the attributions can be trusted; the first sentence says most."""
     total = len(section["samples"])
     if all(sample["relative_delta"] is None for sample in section["samples"]):
         return ["The output is the same for these inputs as for the baseline: there is nothing to attribute."]

@@ -13,7 +13,7 @@ from matplotlib.text import Text
 
 DPI = 150
 INK = "#1f2933"
-MUTED = "#7b8794"
+MUTED = "#616e7c"
 GRID = "#e4e7eb"
 NULL = "#9aa5b1"
 ACCENT = "#c2410c"
