@@ -255,6 +255,23 @@ def verify(
         typer.echo(f"{store}: {opened.n_samples} samples of {len(opened)} layers, all checksums right")
 
 
+@app.command(epilog="Example: qixai-fast compare report-epoch1 report-epoch9")
+def compare(
+    before: Annotated[Path, typer.Argument(help="Folder of the first report.", metavar="REPORT_A")],
+    after: Annotated[Path, typer.Argument(help="Folder of the second report.", metavar="REPORT_B")],
+    top: Annotated[int, typer.Option(help="Gained and lost pairs listed for two layers.", min=0)] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Show what changed between two audits of the same layers: two checkpoints of a model."""
+    with one_clear_line():
+        from .auditing.comparing import compare_reports
+        from .auditing.reading import read_report
+        from .auditing.report.comparison_text import comparison_text
+
+        found = compare_reports(*read_report(before), *read_report(after), n_top=top)
+        typer.echo(json.dumps(found, indent=1) if as_json else comparison_text(found))
+
+
 def main() -> None:
     """Entry point of the ``qixai-fast`` command."""
     try:
