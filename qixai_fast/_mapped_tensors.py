@@ -7,6 +7,8 @@ import mmap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ._memory import FAULT_AROUND
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -34,8 +36,8 @@ class Pages:
         if self._range is None or part.numel() == 0:
             return
         low, high = _bounds(part)
-        low -= low % mmap.PAGESIZE
         if self._range[0] <= low and high <= self._range[1]:
+            low = max(self._range[0], low - low % FAULT_AROUND)
             madvise = ctypes.CDLL(None).madvise
             madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
             madvise(low, high - low, mmap.MADV_DONTNEED)

@@ -11,7 +11,12 @@ import numpy as np
 from .errors import MemoryBudgetError
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+# Where a page of a file is used, Linux may map the large folio around it: also pages that had gone already.
+FAULT_AROUND = max(1 << 21, mmap.PAGESIZE)
 _PATTERN = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?)(i?)b?\s*", re.IGNORECASE)
+
+# What a kernel maps around a page that is read, where the file lies in large pieces in its cache.
+_MAPPED_AROUND = 2**21
 
 
 def parse_memory(max_memory: int | float | str | None) -> int | None:
@@ -107,7 +112,8 @@ def release_pages(array: np.ndarray[Any, Any]) -> None:
     """Let the resident pages behind a view of a read-only mapped file go; a no-op for other arrays.
 
     A plain walk over a memmap grows resident memory to the size of the file. The data stay on
-    disk (and mostly in the page cache): reading them again is always correct.
+    disk (and mostly in the page cache): reading them again is always correct. Reading a page may map others
+    around it, those of blocks that were let go before among them, so a margin goes with the block.
     """
     base: Any = array
     while isinstance(base, np.ndarray):
@@ -120,8 +126,10 @@ def release_pages(array: np.ndarray[Any, Any]) -> None:
         return
     low, high = np.lib.array_utils.byte_bounds(array)
     origin = np.frombuffer(base, dtype=np.uint8).ctypes.data
-    first = (low - origin) - (low - origin) % mmap.PAGESIZE
-    base.madvise(mmap.MADV_DONTNEED, first, high - origin - first)
+    begin = max(0, low - origin - _MAPPED_AROUND)
+    begin -= begin % mmap.PAGESIZE
+    end = min(len(base), high - origin + _MAPPED_AROUND)
+    base.madvise(mmap.MADV_DONTNEED, begin, end - begin)
 
 
 def _in_one_piece(array: np.ndarray[Any, Any]) -> bool:

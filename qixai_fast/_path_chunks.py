@@ -23,9 +23,12 @@ class Chunks(Protocol):
     ----------
     target : None, callable or Tensor
         That of all samples, as :class:`PathSamples` keeps it.
+    bytes_besides : int
+        What a sample of a part takes besides the ends of its path.
     """
 
     target: Callable[[Any], Tensor] | Tensor | None
+    bytes_besides: int
 
     def __len__(self) -> int:
         """Number of all samples."""
@@ -39,6 +42,8 @@ class Chunks(Protocol):
 
 class InputChunks:
     """Paths between a model's inputs; parts are views."""
+
+    bytes_besides = 0
 
     def __init__(self, model: Callable[..., Any], samples: PathSamples) -> None:
         self._samples, self._model = samples, PathModel(model)
@@ -85,6 +90,8 @@ class LayerChunks:
             self._model = _with_constants(model, fixed)
             extra = tuple(x for x in extra if _has_rows(x, n))
         self._extra = extra
+        # The model's input and its baseline, which has all rows while a layer's outputs are computed.
+        self.bytes_besides = sum(2 * x[:1].nbytes for x in values)
         starts = baselines if isinstance(baselines, tuple) else (baselines,)
         self._pages = _pages_of((*values, *starts, *extra), n)
 

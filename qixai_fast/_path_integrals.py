@@ -169,17 +169,14 @@ class Plan:
     n_nodes: int
 
 
-def plan_passes(
-    model: PathModel, samples: PathSamples, rule: Rule, max_memory: int | float | str | None
-) -> Plan:
-    """Run the model on the first two samples, and share the budget among what a pass of it takes.
+def plan_passes(samples: PathSamples, per_row: int, rule: Rule, max_memory: int | float | str | None) -> Plan:
+    """Share the budget among what passes of ``per_row`` bytes a row take, as the model's probe has found.
 
     Raises
     ------
     MemoryBudgetError
         Where a single gradient does not fit.
     """
-    per_row = model.probe(samples)
     device, accuracy = samples.inputs[0].device, rule.accuracy
     if accuracy is None:
         rows = pass_budget(max_memory, per_row, device.type) // per_row

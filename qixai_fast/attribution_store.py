@@ -15,7 +15,6 @@ from ._memory import parse_memory
 from ._path_chunks import Chunks
 from ._path_inputs import PathSamples
 from ._path_integrals import Plan, Result, Rule, along_paths, mean_of, plan_passes
-from ._path_model import PathModel
 from .errors import MemoryBudgetError
 from .store import ActivationStore, LayerSpec, create_store, open_store
 from .store.format import MANIFEST, read_manifest
@@ -86,9 +85,12 @@ def _go_on(
     specs = _specs(values, first[0][1], rule)
     per_sample = sum(int(np.dtype(s.dtype).itemsize * np.prod(s.shape)) for s in specs.values())
     kept = 0 if found is None else read_manifest(path).chunk_rows * per_sample
-    paths = [(_as_many(samples, each.target, n_samples), model) for each, samples, model in first]
-    plans, rows = _share_memory(paths, rule, max_memory, per_sample, kept)
-    del first, paths
+    paths = []
+    for each, few, model in first:
+        samples = _as_many(few, each.target, n_samples)
+        paths.append((samples, model.probe(samples)))
+    plans, rows = _share_memory(paths, rule, max_memory, per_sample, kept, chunks[0].bytes_besides)
+    del first, few, samples, paths
     metadata = key | {"shapes": [list(value.shape[1:]) for value in values]}
     n_nodes = sum(plan.n_nodes for plan in plans)
     chunk_bytes = rows * per_sample
@@ -104,31 +106,35 @@ def _go_on(
             for each, plan in zip(chunks, plans, strict=True):
                 samples, model = each.part(begin, end)
                 results.append(along_paths(model, samples, rule, plan, bar, begin))
+                del samples, model
                 each.release(begin, end)
             writer.append(_as_stored(mean_of(results), specs))
 
 
 def _share_memory(
-    paths: list[tuple[PathSamples, PathModel]],
+    paths: list[tuple[PathSamples, int]],
     rule: Rule,
     max_memory: int | float | str | None,
     per_sample: int,
     kept: int,
+    besides: int,
 ) -> tuple[list[Plan], int]:
     """How samples go through the model, and how many are made before they go to the store.
 
-    ``per_sample`` are bytes in the store, and ``kept`` those of its chunk, where there is a store.
+    ``paths`` are all samples, and the bytes of a row in a pass. ``per_sample`` are bytes in the store,
+    ``kept`` those of its chunk, where there is a store, and ``besides`` what a sample takes besides both
+    ends of its path.
     """
     budget = parse_memory(max_memory)
     n_samples = len(paths[0][0])
 
-    def plans(besides: int) -> list[Plan]:
+    def plans(reserved: int) -> list[Plan]:
         # A budget that is too small for what lies besides is met as one of a byte, to learn what would do.
-        room = None if budget is None else max(1, budget - besides)
+        room = None if budget is None else max(1, budget - reserved)
         try:
-            return [plan_passes(model, samples, rule, room) for samples, model in paths]
+            return [plan_passes(samples, per_row, rule, room) for samples, per_row in paths]
         except MemoryBudgetError as error:
-            required = error.required + besides
+            required = error.required + reserved
             raise MemoryBudgetError(
                 f"max_memory: one gradient and a sample's attributions on their way to the store need "
                 f"{required} bytes, the budget is {budget}; max_memory={required} would do",
@@ -137,11 +143,11 @@ def _share_memory(
 
     # Its result, once for each baseline and their mean; the writer's copy; both ends of its path.
     ends = sum(x[:1].nbytes for samples, _ in paths for x in (*samples.inputs, *samples.baselines))
-    each = per_sample * (2 if len(paths) == 1 else len(paths) + 4) + 2 * ends
+    each = per_sample * (2 if len(paths) == 1 else len(paths) + 4) + 2 * ends + besides
     least = plans(kept + each)
     if budget is None:
         at_once = max(plan.at_once for plan in least)
-        return least, min(n_samples, at_once * max(1, _COMMIT // (at_once * per_sample)))
+        return least, min(n_samples, at_once * max(1, _COMMIT // (at_once * max(per_sample, besides))))
     spare = max(each, min(2 * _COMMIT, budget // 8))
     try:
         found = plans(kept + spare)

@@ -206,7 +206,7 @@ def _in_memory(
 ) -> Result:
     from tqdm import tqdm
 
-    plan = plan_passes(model, samples, rule, max_memory)
+    plan = plan_passes(samples, model.probe(samples), rule, max_memory)
     with tqdm(unit="gradient", disable=not progress) as bar:
         return along_paths(model, samples, rule, plan, bar)
 
