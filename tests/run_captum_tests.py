@@ -6,12 +6,15 @@ CAPTUM is a checkout of the installed Captum's version, or a bare clone of it, w
 exported to a temporary folder: Captum's wheels leave its tests out. The tests run in a child process, in
 which the classes are replaced wherever Captum and its tests look for them, before a test module is imported;
 every call that reaches a drop-in is counted. What Captum itself builds on its own classes (attributions of
-neurons) stays as it is. No test of the classes is left out. The exit status is pytest's, or 1 where a drop-in was never called.
+neurons) stays as it is. No test of the three classes is left out.
+
+The exit status is pytest's, or 1 where a drop-in was never called.
 """
 
 import argparse
 import functools
 import importlib
+import inspect
 import io
 import json
 import os
@@ -50,7 +53,7 @@ OTHERS = (
     "metrics/test_infidelity.py",
     "metrics/test_sensitivity.py",
 )
-_OTHER_METHOD = re.compile(rf"_(?!({'|'.join(DROP_INS)})(NoiseTunnel)?$)[A-Z][A-Za-z]+$")
+_OTHER_METHOD = re.compile(rf"_(?!({'|'.join(DROP_INS)})(NoiseTunnel)?$|True$|False$)[A-Z][A-Za-z]+$")
 
 
 class Outcomes:
@@ -82,6 +85,9 @@ def counted(name, drop_in, calls):
     def attribute(self, *args, **kwargs):
         calls[name] += 1
         return drop_in.attribute(self, *args, **kwargs)
+
+    # What it takes is asked for below __wrapped__.
+    attribute.__signature__ = inspect.signature(drop_in.attribute)
 
     @functools.wraps(attribute)
     def outer(self, *args, **kwargs):

@@ -145,10 +145,15 @@ class LayerAttributing(Attributing):
         return function.module if isinstance(function, DataParallel) else function
 
 
-def path_samples(inputs: Any, baselines: Any, forward: Forward) -> PathSamples:
-    """The paths between inputs and baselines, checked."""
-    samples = check_samples(inputs, baselines, None, None)
-    check_values(samples, as_tuple=isinstance(inputs, tuple))
+def path_samples(
+    inputs: tuple[Tensor, ...], baselines: tuple[Any, ...], forward: Forward, *, as_tuple: bool
+) -> PathSamples:
+    """The paths between inputs and baselines, checked; ``as_tuple`` says how they were given."""
+    if as_tuple:
+        samples = check_samples(inputs, baselines, None, None)
+    else:
+        samples = check_samples(inputs[0], baselines[0], None, None)
+    check_values(samples, as_tuple=as_tuple)
     return replace(samples, extra=forward.extra, extra_by_sample=forward.extra_by_sample)
 
 

@@ -248,11 +248,17 @@ class OneARow:
     """One number for each row of the first argument.
 
     A function may return one number for the whole batch. Where it is the sum over all rows, its gradients
-    are those of the rows; that this is so is checked once, with two copies of the samples or more.
+    are those of the rows; that this is so is checked once.
+
+    Parameters
+    ----------
+    function : callable
+    least : int
+        Rows that cannot be separated.
     """
 
-    def __init__(self, function: Callable[..., Tensor], n_samples: int) -> None:
-        self._function, self._n = function, n_samples
+    def __init__(self, function: Callable[..., Tensor], least: int = 1) -> None:
+        self._function, self._least = function, least
         self._adds_up = False
 
     def __call__(self, *arguments: Any) -> Tensor:
@@ -275,7 +281,7 @@ class OneARow:
         import torch
 
         n_rows = len(arguments[0])
-        first = n_rows // self._n // 2 * self._n
+        first = n_rows // self._least // 2 * self._least
         if self._adds_up or not first:
             return
         parts = []
@@ -286,11 +292,10 @@ class OneARow:
             )
             with torch.no_grad():
                 parts.append(self._function(*rows).detach().double().reshape(()))
-        sizes = sum(part.abs() for part in parts)
-        if not torch.abs(parts[0] + parts[1] - total.detach()) <= 1e-3 * sizes:
+        error = torch.abs(parts[0] + parts[1] - total.detach())
+        if not error <= 1e-3 * (parts[0].abs() + parts[1].abs()):
             raise AssertedValueError(
                 "forward_func: its one number for a whole batch is not the sum over the rows, so that it "
-                "mixes the steps of a path; return one number a row, or pass the number of samples as "
-                "internal_batch_size"
+                "mixes the steps of a path; return one number a row"
             )
         self._adds_up = True

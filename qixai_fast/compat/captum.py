@@ -13,8 +13,9 @@ Captum is not needed. What differs from it, on purpose:
 - An input or layer that the output does not depend on gets zeros, as long as the output depends on another.
 - Results are detached from the graph. NaN or infinite inputs are a ``ValueError``.
 
-In float64, values agree with Captum to 1e-12 and not to the exact rule, because Captum rounds weights and
-nodes to float32; :func:`qixai_fast.integrated_gradients` does not.
+In float64, values agree with Captum to 1e-12, not with the exact rule, as Captum rounds weights and nodes to
+float32; :func:`qixai_fast.integrated_gradients` does not. Captum's NoiseTunnel takes these classes as they
+are; its LLMGradientAttribution asks for Captum's own.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .._layer_sweep import LayerSweep
+from .._layer_sweep import LayerSweep, first_samples
 from .._path_inputs import PathSamples
 from .._path_model import PathModel, recording
+from .._validate import check_int
 from ._captum_base import (
     Attributing,
     LayerAttributing,
@@ -54,9 +56,7 @@ __all__ = ["IntegratedGradients", "LayerConductance", "LayerIntegratedGradients"
 
 
 class IntegratedGradients(Attributing):
-    """Integrated gradients, as ``captum.attr.IntegratedGradients``.
-
-    ``(x - x') * integral over a in [0, 1] of dF/dx at x' + a (x - x')``.
+    """``(x - x') * integral over a in [0, 1] of dF/dx at x' + a (x - x')``, as Captum's class of this name.
 
     Parameters
     ----------
@@ -147,11 +147,9 @@ class IntegratedGradients(Attributing):
             tensors = floating(check_inputs(inputs))
             forward = Forward(self.forward_func, len(tensors[0]), target, additional_forward_args)
             starts = check_baselines(baselines, tensors)
-            if not isinstance(inputs, tuple):
-                samples = path_samples(tensors[0], starts[0], forward)
-            else:
-                samples = path_samples(tensors, starts, forward)
-            model = PathModel(OneARow(forward, len(samples)), weights=self.forward_func)
+            samples = path_samples(tensors, starts, forward, as_tuple=isinstance(inputs, tuple))
+            least = len(samples) if forward.together else 1
+            model = PathModel(OneARow(forward, least), weights=self.forward_func)
             sums = path_sums(model, samples, *rule, rows=rows, together=forward.together)
         values = multiplied(sums, samples, self._multiply_by_inputs)
         found = values if isinstance(inputs, tuple) else values[0]
@@ -165,9 +163,7 @@ class IntegratedGradients(Attributing):
 
 
 class LayerIntegratedGradients(LayerAttributing):
-    """Integrated gradients of layers, as ``captum.attr.LayerIntegratedGradients``.
-
-    The path is the straight line between what a layer hands on at baseline and at input.
+    """Integrated gradients between what layers hand on at baseline and at input, as Captum's class.
 
     Parameters
     ----------
@@ -250,8 +246,8 @@ class LayerIntegratedGradients(LayerAttributing):
         Raises
         ------
         TypeError, ValueError
-            As :meth:`IntegratedGradients.attribute`; for a layer that is not called, or that has no rows
-            for the samples; for other ``grad_kwargs``.
+            As :meth:`IntegratedGradients.attribute`; for a layer that is not called or has no rows for the
+            samples, and other ``grad_kwargs``.
         """
         rule = path_rule(method, n_steps)
         rows = check_rows(internal_batch_size)
@@ -265,7 +261,7 @@ class LayerIntegratedGradients(LayerAttributing):
             path = layer_values(forward, layers, tensors, starts, at_input=attribute_to_layer_input)
             by_sample = (True,) * len(tensors) + forward.extra_by_sample
             samples = PathSamples(path.inputs, path.baselines, tensors + forward.extra, by_sample, None)
-            model = PathModel(OneARow(path.forward, n), weights=self.forward_func)
+            model = PathModel(OneARow(path.forward, n if path.together else 1), weights=self.forward_func)
             sums = path_sums(model, samples, *rule, rows=rows, together=path.together)
         values = tuple(
             value.flatten(0, 1) if flat else value
@@ -287,7 +283,7 @@ class LayerIntegratedGradients(LayerAttributing):
 
 
 class LayerConductance(LayerAttributing):
-    """Conductance of a layer's units, as ``captum.attr.LayerConductance``.
+    """Conductance of a layer's units, as Captum's class of this name.
 
     The sum over the steps of the path of the layer's change times the gradient at the step's beginning.
     :func:`qixai_fast.layer_conductance` takes the mean of the gradients before and after, which comes closer
@@ -374,7 +370,9 @@ class LayerConductance(LayerAttributing):
             As :meth:`LayerIntegratedGradients.attribute`; for a layer, or tensors among
             ``additional_forward_args``, without one row for each sample.
         """
-        nodes, _ = path_rule(method, n_steps + 1)
+        import torch
+
+        nodes, _ = path_rule(method, check_int(n_steps, "n_steps", low=1) + 1)
         rows = check_rows(internal_batch_size)
         check_grad_kwargs(grad_kwargs)
         with recording():
@@ -387,8 +385,11 @@ class LayerConductance(LayerAttributing):
                     "another number of rows"
                 )
             starts = check_baselines(baselines, tensors)
-            samples = path_samples(tensors, starts, forward)
-            function = OneARow(forward, n)
+            samples = path_samples(tensors, starts, forward, as_tuple=isinstance(inputs, tuple))
+            function = OneARow(forward)
+            few = first_samples(samples, 2)
+            with torch.no_grad():  # what it checks for itself cannot be checked while layers are watched
+                function(*few.inputs, *few.repeated_extra(1))
             modules = {"layer": self.layer}
             sweep = LayerSweep(function, modules, samples, at_input=attribute_to_layer_input)
             model = PathModel(function, weights=self.forward_func)
