@@ -88,6 +88,19 @@ class Result:
         converged = torch.empty(n, dtype=torch.bool, device=device)
         return Result(values, delta, steps, torch.empty_like(steps), converged)
 
+    def add(self, other: Result) -> None:
+        """Add what is known of the same samples' paths from another baseline."""
+        for total, value in zip((*self.values, self.delta), (*other.values, other.delta), strict=True):
+            total.add_(value)
+        self.n_steps.add_(other.n_steps)
+        self.n_gradients.add_(other.n_gradients)
+        self.converged.logical_and_(other.converged)
+
+    def divide(self, count: int) -> None:
+        """Make means of sums over so many baselines."""
+        for total in (*self.values, self.delta) if count > 1 else ():
+            total.div_(count)
+
 
 def _ends(model: PathModel, samples: PathSamples, first: int) -> tuple[Tensor, Tensor]:
     """F at each baseline and input; ``first`` is the first sample's place among all, for messages."""
@@ -211,15 +224,8 @@ def along_paths(
 
 def mean_of(results: list[Result]) -> Result:
     """The mean over several baselines; steps and gradients are counted together."""
-    import torch
-
-    if len(results) == 1:
-        return results[0]
-    parts = zip(*(result.values for result in results), strict=True)
-    return Result(
-        tuple(torch.stack(part).mean(0, dtype=summing_dtype(part[0])).to(part[0].dtype) for part in parts),
-        torch.stack([result.delta for result in results]).mean(0),
-        torch.stack([result.n_steps for result in results]).sum(0),
-        torch.stack([result.n_gradients for result in results]).sum(0),
-        torch.stack([result.converged for result in results]).all(0),
-    )
+    found = results[0]
+    for result in results[1:]:
+        found.add(result)
+    found.divide(len(results))
+    return found

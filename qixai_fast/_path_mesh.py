@@ -205,7 +205,7 @@ def unexplained(intervals: Intervals, nodes: Nodes, ends: tuple[Float64, Float64
         ):
             change = (where - place[here, node]) * slope[here, node]
             found[here] += np.abs(end[sample[here]] - value[here, node] - change)
-    result = np.empty_like(found)
+    result: Float64 = np.empty_like(found)
     result[order] = found
     return result
 

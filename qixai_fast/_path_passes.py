@@ -52,6 +52,13 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "allocate memory" in str(error)
 
 
+def progress_bar(shown: bool, total: int | None = None) -> tqdm[Any]:
+    """A bar that counts gradients, on stderr; nothing is printed of what takes less than a second."""
+    from tqdm import tqdm
+
+    return tqdm(desc="integrated gradients", unit="gradient", total=total, delay=1, disable=not shown)
+
+
 @dataclass
 class Passes:
     """Gradient passes of at most ``rows`` rows (nodes times samples); fewer once memory has run out.
@@ -74,7 +81,6 @@ class Passes:
     def announce(self, count: int) -> None:
         """So many gradients are still to come, at least."""
         self.bar.total = max(self.bar.total or 0, self.bar.n + count)
-        self.bar.refresh()
 
     def _fitting(self, work: Callable[[], _T], rows: int) -> _T | None:
         """The work's result; None where memory ran out, and ``rows`` are halved."""

@@ -15,6 +15,7 @@ from ._memory import parse_memory
 from ._path_chunks import Chunks
 from ._path_inputs import PathSamples
 from ._path_integrals import Plan, Result, Rule, along_paths, mean_of, plan_passes
+from ._path_passes import progress_bar
 from .errors import MemoryBudgetError
 from .store import ActivationStore, LayerSpec, create_store, open_store
 from .store.format import MANIFEST, read_manifest
@@ -75,8 +76,6 @@ def _go_on(
     progress: bool,
     found: ActivationStore | None,
 ) -> None:
-    from tqdm import tqdm
-
     n_samples = len(chunks[0])
     start = 0 if found is None else found.n_samples
     at = max(0, min(start, n_samples - 2))
@@ -98,7 +97,7 @@ def _go_on(
         create_store(
             path, specs, metadata=metadata, fingerprint=key, resume=True, chunk_bytes=chunk_bytes
         ) as writer,
-        tqdm(unit="gradient", disable=not progress, total=(n_samples - writer.n_samples) * n_nodes) as bar,
+        progress_bar(progress, (n_samples - writer.n_samples) * n_nodes) as bar,
     ):
         for begin in range(writer.n_samples, n_samples, rows):
             end = min(begin + rows, n_samples)

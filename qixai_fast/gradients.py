@@ -11,8 +11,9 @@ from ._attribution_key import attribution_key
 from ._layer_path import layer_path
 from ._path_chunks import Chunks, InputChunks, LayerChunks
 from ._path_inputs import PathSamples, check_samples, check_values
-from ._path_integrals import Result, Rule, along_paths, check_rule, mean_of, plan_passes
+from ._path_integrals import Result, along_paths, check_rule, plan_passes
 from ._path_model import PathModel, check_model, recording
+from ._path_passes import progress_bar
 from .attribution import Attribution
 from .attribution_store import attributions_in_store
 
@@ -79,7 +80,10 @@ def integrated_gradients(
         are within ``tol`` times their largest magnitude of what one level less of refinement gave. Each
         interval of a path has a coarse and a fine value; where these differ most (for a saturating
         output: where it changes) it is split in 3 (midpoint) or 2 (trapezoid). Every gradient is used
-        again, and only samples that need it go on. Other rules do not nest.
+        again (computed again, where there is no room to keep it), and only samples that need it go on.
+        Other rules do not nest. On 400 samples of random smooth networks true errors were at most a third
+        of this; on ReLU networks, whose bends can fall between nodes, nine in ten were within it and the
+        largest, of 1e-2, was three times as much.
     atol : float, default=1e-3
         Smallest change of the output, in its own units, that ``tol`` is relative to.
     max_n_steps : int, default=1350
@@ -162,15 +166,27 @@ def integrated_gradients(
         raise TypeError(f"out: wanted the path of a directory, got {type(out).__name__}")
     with recording():
         if out is None:
-            results = []
-            for start in starts:
-                samples, path_model = _paths(model, inputs, start, target, layer, additional_forward_args)
-                results.append(_in_memory(path_model, samples, rule, max_memory, progress))
-            found = mean_of(results)
+            sums: Result | None = None
+            with progress_bar(progress) as bar:
+                for start in starts:
+                    samples, path_model = _paths(
+                        model, inputs, start, target, layer, additional_forward_args, checked=sums is not None
+                    )
+                    plan = plan_passes(samples, path_model.probe(samples), rule, max_memory)
+                    bar.total = bar.total or len(starts) * len(samples) * plan.n_nodes
+                    found = along_paths(path_model, samples, rule, plan, bar)
+                    if sums is not None:
+                        found.add(sums)
+                    sums = found
+            found.divide(len(starts))
         else:
-            chunks = [
-                _chunks(model, inputs, start, target, layer, additional_forward_args) for start in starts
-            ]
+            chunks: list[Chunks] = []
+            for start in starts:
+                chunks.append(
+                    _chunks(
+                        model, inputs, start, target, layer, additional_forward_args, checked=bool(chunks)
+                    )
+                )
             key = attribution_key(
                 model, inputs, baselines, target, layer, additional_forward_args, rule.named()
             )
@@ -187,39 +203,35 @@ def integrated_gradients(
 
 
 def _paths(
-    model: Any, inputs: Any, baselines: Any, target: Any, layer: Any, extra: Any
+    model: Any, inputs: Any, baselines: Any, target: Any, layer: Any, extra: Any, *, checked: bool
 ) -> tuple[PathSamples, PathModel]:
-    """The paths to integrate along, checked, and the model along them."""
+    """The paths to integrate along, checked, and the model along them; ``checked``: the model is, already."""
     if layer is None:
         samples = check_samples(inputs, baselines, target, extra)
-        check_model(model, samples, stacklevel=4)
+        if not checked:
+            check_model(model, samples, stacklevel=4)
         check_values(samples, as_tuple=isinstance(inputs, tuple))
         return samples, PathModel(model)
     path = layer_path(model, layer, inputs, baselines, extra)
     samples = check_samples(path.inputs, path.baselines, target, path.extra)
-    check_model(model, samples, stacklevel=4)
+    if not checked:
+        check_model(model, samples, stacklevel=4)
     return samples, PathModel(path.model, weights=model)
 
 
-def _in_memory(
-    model: PathModel, samples: PathSamples, rule: Rule, max_memory: int | float | str | None, progress: bool
-) -> Result:
-    from tqdm import tqdm
-
-    plan = plan_passes(samples, model.probe(samples), rule, max_memory)
-    with tqdm(unit="gradient", disable=not progress) as bar:
-        return along_paths(model, samples, rule, plan, bar)
-
-
-def _chunks(model: Any, inputs: Any, baselines: Any, target: Any, layer: Any, extra: Any) -> Chunks:
+def _chunks(
+    model: Any, inputs: Any, baselines: Any, target: Any, layer: Any, extra: Any, *, checked: bool
+) -> Chunks:
     """The paths to integrate along, some samples at a time; checked as far as the model need not run."""
     if layer is None:
         samples = check_samples(inputs, baselines, target, extra)
-        check_model(model, samples, stacklevel=4)
+        if not checked:
+            check_model(model, samples, stacklevel=4)
         check_values(samples, as_tuple=isinstance(inputs, tuple))
         return InputChunks(model, samples)
     chunks = LayerChunks(model, layer, inputs, baselines, target, extra)
-    check_model(model, chunks.inputs, stacklevel=4)
+    if not checked:
+        check_model(model, chunks.inputs, stacklevel=4)
     return chunks
 
 

@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
+import tqdm
 from attributed_networks import budget_for
 
 import qixai_fast as qf
@@ -309,12 +310,36 @@ def test_layers_that_make_gradients_unsteady_are_named(layer, mode, named):
     assert model.training == (mode == "train")
 
 
-def test_progress_bar(capsys):
-    qf.integrated_gradients(linear(1), X, n_steps=2, tol=1e-3, progress=True)
-    shown = capsys.readouterr().err
-    assert "24/24" in shown  # four samples, 2 and then 4 more steps
-    qf.integrated_gradients(linear(1), X, n_steps=2)
+def test_progress_bar(capsys, monkeypatch):
+    """One over all baselines, on stderr; short calls print nothing."""
+    options = {"n_steps": 2, "tol": 1e-3, "baselines": [0, 1, X]}
+    qf.integrated_gradients(linear(1), X, **options, progress=True)
     assert capsys.readouterr().err == ""
+
+    class AtOnce(tqdm.tqdm):
+        def __init__(self, *arguments, delay, **options):
+            assert 0.5 <= delay <= 2
+            super().__init__(*arguments, mininterval=0, **options)
+
+    monkeypatch.setattr(tqdm, "tqdm", AtOnce)
+    qf.integrated_gradients(linear(1), X, **options, progress=True)
+    shown = capsys.readouterr()
+    assert "integrated gradients: " in shown.err
+    assert "24/72" in shown.err
+    assert "72/72" in shown.err  # four samples, six nodes, three baselines
+    assert shown.err.count("\n") == 1
+    assert shown.out == ""
+    qf.integrated_gradients(linear(1), X, **options)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("layer", [None, "1"])
+def test_several_baselines_give_one_warning(layer):
+    model = nn.Sequential(nn.Dropout(0.5), linear(2))
+    with pytest.warns(UserWarning, match="dropout or batch statistics") as caught:
+        qf.integrated_gradients(model, X, baselines=[0, 1, X], target=0, layer=layer, n_steps=2)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
 
 
 def test_torch_is_not_imported_with_the_module():
