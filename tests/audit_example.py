@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ def example_results(out: Path | None = None) -> tuple[dict[str, Any], dict[str, 
     arrays: dict[str, dict[str, np.ndarray]] = {}
     layers = [_layer(name, d, index, arrays, rng) for index, (name, d) in enumerate(LAYERS.items())]
     names = list(LAYERS)
-    order = [(0, 1), (0, 2), (1, 2), (0, 0), (1, 1), (2, 2)]
+    order = [*itertools.combinations(range(len(names)), 2), *((i, i) for i in range(len(names)))]
     pairs = [_pair(names[a], names[b], a, b, arrays, rng) for a, b in order]
     results = {
         "schema_version": 1,

@@ -232,6 +232,15 @@ def test_a_phone_scrolls_down_only(browser, written):
     assert browser.ask("document.documentElement.scrollWidth") <= 1000
 
 
+def test_names_without_a_break_do_not_widen_a_phone(browser, tmp_path):
+    results, arrays = example_results()
+    name = "features_" + "Block" * 30
+    long = json.loads(json.dumps(results).replace('"dense"', json.dumps(name)))
+    browser.open(write_report(long, arrays, tmp_path), width=360, height=740, phone=True)
+    assert browser.ask("document.documentElement.scrollWidth") <= 360
+    assert name in browser.ask("document.querySelector('.facts').textContent")
+
+
 def test_without_a_script_all_is_there_to_read(browser, written):
     page, results, _ = written
     browser.open(page, script=False)
