@@ -49,7 +49,7 @@ def add_panels(panels, depth, products):
     d = products.shape[0]
     n_panels, rows, width = panels.shape
     data, out = pointer(panels), pointer(products)
-    edge = np.zeros((TILE_ROWS, width))
+    edge = np.empty((TILE_ROWS, width))
     at_edge = pointer(edge)
     size = rows * width
     for p in range(n_panels):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ._memory import release_pages
-from ._validate import Array, Float64, Matrix, check_finite
+from ._validate import Array, Float64, Matrix, check_finite, piece_rows
 
 # Rows of one product. Rounding errors of float32 sums grow with their length; shorter ones cost
 # more in adding the products up: 3 % of the products themselves at this length.
@@ -137,13 +137,11 @@ def mean_of_rows(matrix: Matrix, start: int, stop: int) -> Float64:
     rows = as_stored(matrix, start, stop)
     check_finite(rows, matrix.name, first_row=start)
     first = rows[0].astype(np.float64)
-    sums = np.zeros((2, len(first)))
-    step = PRODUCT_ROWS
-    buffer = np.empty((min(step, len(rows)), len(first)))
-    for at in range(0, len(rows), step):
-        part = rows[at : at + step]
-        copy_less_shift(part, first, buffer, 0, sums, at)
-    release_pages(matrix.data[start:stop])
+    total = np.zeros(len(first))
+    step = piece_rows(len(first))
     with np.errstate(over="ignore", invalid="ignore"):
-        mean: Float64 = first + sums[0] / len(rows)
+        for at in range(0, len(rows), step):
+            total += (rows[at : at + step] - first).sum(axis=0)
+        mean: Float64 = first + total / len(rows)
+    release_pages(matrix.data[start:stop])
     return mean

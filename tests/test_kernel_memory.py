@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,26 @@ def test_arrays_live_as_long_as_their_pointers(function):
     made = {name for name in named_in(function, "pointer") if name.split(".")[0] not in given}
     assert made == named_in(function, "hold")
     assert ast.unparse(function.body[-1]).startswith(("hold(", "return "))
+
+
+def test_inner_kernels_are_called_by_kernels_only():
+    """They are compiled without what Python would call: a call from there ends the process."""
+    root = Path(__file__).parent.parent
+    reached = re.compile(r"kernels\.\w+ import [^\n]*\b_[a-z]|_cpu\._[a-z]")
+    for folder in ("qixai_fast", "tests", "benchmarks"):
+        for path in (root / folder).rglob("*.py"):
+            if path.name != Path(__file__).name and "kernels" not in path.parts:
+                assert not reached.search(path.read_text()), path
+
+
+def test_tiles_stay_between_their_arrays():
+    """Arrays of any width, with memory that cannot be touched before and after each of them."""
+    if sys.platform != "linux":
+        pytest.skip("memory is mapped as Linux does")
+    child = subprocess.run(
+        [sys.executable, Path(__file__).with_name("guarded_tiles.py")], capture_output=True, text=True
+    )
+    assert child.returncode == 0, child.stderr
 
 
 def test_strips_of_fewer_points_fit():
