@@ -303,8 +303,9 @@ def cross_moments(
         The same samples in each; ``d`` columns in all.
     single : bool
         Products in float32, about twice as fast: see :class:`ShiftedMoments`. A product (i, j) is then off by
-        about 1e-8 of the root of products (i, i) and (j, j), and by less for many samples. Values whose
-        squares overflow float32 are read again for float64 products.
+        about 1e-8 of the root of products (i, i) and (j, j), and by less for many samples; or by what
+        underflows, about 1e-45 a sample. Values whose squares overflow float32 are read again for
+        float64 products.
     n_jobs : int, optional
         Threads; the result has the same bits for any number.
     max_memory : int or str, optional
