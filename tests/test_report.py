@@ -11,6 +11,7 @@ import pytest
 from audit_example import example_results
 
 from qixai_fast.auditing.report.attribution_figures import attribution_figure, is_image
+from qixai_fast.auditing.report.relation_figures import schmidt_figure
 from qixai_fast.auditing.report.summary import five_sentences, highlights
 from qixai_fast.auditing.report.writer import heatmap_pairs, write_report
 from qixai_fast.plots.style import NEGATIVE, POSITIVE
@@ -177,6 +178,15 @@ def test_only_the_strongest_pairs_are_drawn_of_many(written):
     pair = next(pair for pair in results["pairs"] if not pair["within"])
     results["pairs"] = [dict(pair, mutual_info=dict(pair["mutual_info"], max=float(i))) for i in range(9)]
     assert [drawn["mutual_info"]["max"] for drawn in heatmap_pairs(results)] == [8, 7, 6, 5, 4, 3]
+
+
+def test_curves_of_many_pairs_leave_room_for_themselves(written):
+    results = dict(written[1])
+    pair = next(pair for pair in results["pairs"] if pair["schmidt"])
+    results["pairs"] = [dict(pair, layer_a=f"a{i}", cka=dict(pair["cka"], value=i / 99)) for i in range(99)]
+    figure = schmidt_figure(results)
+    names = [text.get_text().split(" ")[0] for text in figure.axes[0].get_legend().get_texts()]
+    assert names == [f"a{i}" for i in range(91, 99)]
 
 
 @pytest.mark.parametrize(

@@ -109,10 +109,13 @@ def cosine_figure(results: Results, arrays: Arrays) -> Figure:
 
 
 def schmidt_figure(results: Results) -> Figure:
-    """Schmidt spectra of the layer pairs whose dependence is significant."""
+    """Schmidt spectra of the layer pairs whose dependence is significant: of many, those of largest CKA."""
     figure = new_figure(7.2, 3.0)
     axes = figure.subplots()
     shown = [pair for pair in between_layers(results) if pair["schmidt"] is not None]
+    # One colour each: more could not be told apart, and their names would leave no room for the curves.
+    strongest = sorted(shown, key=lambda pair: -pair["cka"]["value"] if pair["cka"] else 0.0)
+    shown = [pair for pair in shown if pair in strongest[: len(LAYER_COLOURS)]]
     for index, pair in enumerate(shown):
         schmidt = pair["schmidt"]
         assert schmidt is not None
