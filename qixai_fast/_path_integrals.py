@@ -66,7 +66,7 @@ def check_rule(method: str, n_steps: int | None, tol: Any, atol: Any, limit: Any
 
 @dataclass
 class Result:
-    """What is known of all samples so far, in the dtypes of the result."""
+    """Sums over baselines, of all samples, in the dtypes of the result."""
 
     values: tuple[Tensor, ...]
     delta: Tensor
@@ -75,26 +75,18 @@ class Result:
     converged: Tensor
 
     @staticmethod
-    def empty(samples: PathSamples) -> Result:
+    def zeros(samples: PathSamples) -> Result:
         import torch
 
         n, device = len(samples), samples.inputs[0].device
         values = tuple(
-            torch.empty(x.shape, dtype=torch.float32 if x.dtype.itemsize < 4 else x.dtype, device=device)
+            torch.zeros(x.shape, dtype=torch.float32 if x.dtype.itemsize < 4 else x.dtype, device=device)
             for x in samples.inputs
         )
-        steps = torch.empty(n, dtype=torch.int64, device=device)
-        delta = torch.empty(n, dtype=summing_dtype(samples.inputs[0]), device=device)
-        converged = torch.empty(n, dtype=torch.bool, device=device)
-        return Result(values, delta, steps, torch.empty_like(steps), converged)
-
-    def add(self, other: Result) -> None:
-        """Add what is known of the same samples' paths from another baseline."""
-        for total, value in zip((*self.values, self.delta), (*other.values, other.delta), strict=True):
-            total.add_(value)
-        self.n_steps.add_(other.n_steps)
-        self.n_gradients.add_(other.n_gradients)
-        self.converged.logical_and_(other.converged)
+        steps = torch.zeros(n, dtype=torch.int64, device=device)
+        delta = torch.zeros(n, dtype=summing_dtype(samples.inputs[0]), device=device)
+        converged = torch.ones(n, dtype=torch.bool, device=device)
+        return Result(values, delta, steps, torch.zeros_like(steps), converged)
 
     def divide(self, count: int) -> None:
         """Make means of sums over so many baselines."""
@@ -125,13 +117,14 @@ def _fixed_group(
         into.values, passes.sums(samples, nodes, weights), samples.inputs, samples.baselines, strict=True
     ):
         if not rule.multiply:
-            value[here] = total
+            value[here] += total
         total.mul_(x.to(total.dtype) - baseline.to(total.dtype))
         if rule.multiply:
-            value[here] = total
+            value[here] += total
         delta += total.reshape(len(total), -1).sum(1)
-    into.delta[here] = delta
-    into.n_steps[here], into.n_gradients[here] = rule.n_steps, len(nodes)
+    into.delta[here] += delta
+    into.n_steps[here] += rule.n_steps
+    into.n_gradients[here] += len(nodes)
 
 
 def _refined_group(
@@ -149,15 +142,16 @@ def _refined_group(
 
     here = slice(first, first + len(samples))
     refined = refine_paths(passes, samples, ends, rule.method, rule.n_steps, accuracy, shares, rule.multiply)
-    into.delta[here] = refined.delta
+    into.delta[here] += refined.delta
     column = 0
     for value in into.values:
         width = value[0].numel()
-        value[here] = refined.values[:, column : column + width].reshape(value[here].shape)
+        value[here] += refined.values[:, column : column + width].reshape(value[here].shape)
         column += width
-    into.n_steps[here] = torch.as_tensor(refined.n_steps)
-    into.n_gradients[here] = torch.as_tensor(refined.n_gradients)
-    into.converged[here] = torch.as_tensor(refined.converged)
+    device = into.n_steps.device
+    into.n_steps[here] += torch.as_tensor(refined.n_steps, device=device)
+    into.n_gradients[here] += torch.as_tensor(refined.n_gradients, device=device)
+    into.converged[here] &= torch.as_tensor(refined.converged, device=device)
 
 
 @dataclass(frozen=True)
@@ -202,14 +196,24 @@ def plan_passes(samples: PathSamples, per_row: int, rule: Rule, max_memory: int 
 
 
 def along_paths(
-    model: PathModel, samples: PathSamples, rule: Rule, plan: Plan, bar: tqdm[Any], start: int = 0
+    model: PathModel,
+    samples: PathSamples,
+    rule: Rule,
+    plan: Plan,
+    bar: tqdm[Any],
+    *,
+    start: int = 0,
+    into: Result | None = None,
 ) -> Result:
-    """Attributions of samples, for one baseline each; ``start`` is the first one's place among all."""
+    """Attributions of samples, for one baseline each, added ``into`` those for others.
+
+    ``start`` is the first sample's place among all.
+    """
     import torch
 
     n = len(samples)
     # Allocated before the passes: small results kept between large blocks would fragment the heap.
-    result = Result.empty(samples)
+    result = Result.zeros(samples) if into is None else into
     passes = Passes(model, plan.rows, bar)
     passes.announce(n * plan.n_nodes)
     for first in range(0, n, plan.at_once):
@@ -220,12 +224,3 @@ def along_paths(
         else:
             _refined_group(passes, group, ends, first, rule, rule.accuracy, plan.shares, result)
     return result
-
-
-def mean_of(results: list[Result]) -> Result:
-    """The mean over several baselines; steps and gradients are counted together."""
-    found = results[0]
-    for result in results[1:]:
-        found.add(result)
-    found.divide(len(results))
-    return found

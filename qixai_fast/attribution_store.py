@@ -14,7 +14,7 @@ from ._attribution_key import check_key
 from ._memory import parse_memory
 from ._path_chunks import Chunks
 from ._path_inputs import PathSamples
-from ._path_integrals import Plan, Result, Rule, along_paths, mean_of, plan_passes
+from ._path_integrals import Plan, Result, Rule, along_paths, plan_passes
 from ._path_passes import progress_bar
 from .errors import MemoryBudgetError
 from .store import ActivationStore, LayerSpec, create_store, open_store
@@ -80,7 +80,7 @@ def _go_on(
     start = 0 if found is None else found.n_samples
     at = max(0, min(start, n_samples - 2))
     first = [(each, *each.part(at, min(at + 2, n_samples))) for each in chunks]
-    values = Result.empty(first[0][1]).values
+    values = Result.zeros(first[0][1]).values
     specs = _specs(values, first[0][1], rule)
     per_sample = sum(int(np.dtype(s.dtype).itemsize * np.prod(s.shape)) for s in specs.values())
     kept = 0 if found is None else read_manifest(path).chunk_rows * per_sample
@@ -101,13 +101,15 @@ def _go_on(
     ):
         for begin in range(writer.n_samples, n_samples, rows):
             end = min(begin + rows, n_samples)
-            results = []
+            sums: Result | None = None
             for each, plan in zip(chunks, plans, strict=True):
                 samples, model = each.part(begin, end)
-                results.append(along_paths(model, samples, rule, plan, bar, begin))
+                sums = along_paths(model, samples, rule, plan, bar, start=begin, into=sums)
                 del samples, model
                 each.release(begin, end)
-            writer.append(_as_stored(mean_of(results), specs))
+            assert sums is not None
+            sums.divide(len(chunks))
+            writer.append(_as_stored(sums, specs))
 
 
 def _share_memory(

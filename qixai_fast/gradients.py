@@ -166,18 +166,22 @@ def integrated_gradients(
         raise TypeError(f"out: wanted the path of a directory, got {type(out).__name__}")
     with recording():
         if out is None:
-            sums: Result | None = None
+            found: Result | None = None
             with progress_bar(progress) as bar:
                 for start in starts:
                     samples, path_model = _paths(
-                        model, inputs, start, target, layer, additional_forward_args, checked=sums is not None
+                        model,
+                        inputs,
+                        start,
+                        target,
+                        layer,
+                        additional_forward_args,
+                        checked=found is not None,
                     )
                     plan = plan_passes(samples, path_model.probe(samples), rule, max_memory)
                     bar.total = bar.total or len(starts) * len(samples) * plan.n_nodes
-                    found = along_paths(path_model, samples, rule, plan, bar)
-                    if sums is not None:
-                        found.add(sums)
-                    sums = found
+                    found = along_paths(path_model, samples, rule, plan, bar, into=found)
+            assert found is not None
             found.divide(len(starts))
         else:
             chunks: list[Chunks] = []
