@@ -81,7 +81,7 @@ def integrated_gradients(
         interval of a path has a coarse and a fine value; where these differ most (for a saturating
         output: where it changes) it is split in 3 (midpoint) or 2 (trapezoid). Every gradient is used
         again (computed again, where there is no room to keep it), and only samples that need it go on.
-        Other rules do not nest. On 400 samples of random smooth networks true errors were at most a third
+        Other rules do not nest. On 600 samples of random smooth networks true errors were at most a third
         of this; on ReLU networks, whose bends can fall between nodes, nine in ten were within it and the
         largest, of 1e-2, was three times as much.
     atol : float, default=1e-3
