@@ -51,6 +51,7 @@ def _calls() -> dict[str, Callable[[], Any]]:
             labels, labels[::-1] + rectified[:, 0].round()
         ),
         "riemann_accumulate": lambda: qf.riemann_accumulate(X[None], np.ones(1)),
+        "riemann_accumulate (half)": lambda: qf.riemann_accumulate(X[None].astype(np.float16), np.ones(1)),
         # Without torch, which may not be there.
         "layer_conductance": lambda: add_trapezoid(*X[:4].copy(), np.zeros(4)),
         "layer_conductance, float32": lambda: add_trapezoid(*X[:4].astype(np.float32), np.zeros(4)),

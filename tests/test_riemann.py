@@ -86,6 +86,19 @@ def test_float32_gradients_are_summed_in_float64():
     assert out[0] == 1 + 4000 * 2.0**-25
 
 
+@pytest.mark.parametrize("n_steps", [1, 4, 5, 11])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_every_half_precision_number_is_widened_exactly(n_steps, order):
+    """Subnormal numbers and both zeros among them; whole groups of steps and what is left of them."""
+    numbers = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    numbers = numbers[np.isfinite(numbers)]
+    gradients = np.asarray([np.roll(numbers, step).reshape(-1, 8) for step in range(n_steps)], order=order)
+    weights = 1 + np.arange(n_steps) / 7
+    out = np.empty(gradients.shape[1:])
+    qf.riemann_accumulate(gradients, weights, out=out)
+    assert out.tobytes() == reference.riemann_accumulate(gradients, weights).tobytes()
+
+
 @pytest.mark.parametrize("order", ["C", "F", "reversed", "sliced"])
 def test_layouts_and_operands(order):
     gradients = RNG.normal(size=(6, 7, 4, 3))
