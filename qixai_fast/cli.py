@@ -178,7 +178,12 @@ def capture(
 @app.command(epilog="Example: qixai-fast audit qixai-demo/store --out report")
 def audit(
     store: Annotated[Path, typer.Argument(help="Folder of the store.")],
-    out: Annotated[Path, typer.Option(help="Folder for report.html, results.json, arrays and figures.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for report.html, results.json, arrays and figures.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what each stage would take; nothing is computed.")
+    ] = False,
     model: Annotated[str | None, typer.Option(help="module:function of the model, for attributions.")] = None,
     inputs: Annotated[
         str | None,
@@ -194,7 +199,9 @@ def audit(
     n_permutations: Annotated[
         int | None, typer.Option(help="Random pairings behind p-values.", min=1)
     ] = None,
-    max_memory: Annotated[str | None, typer.Option(help="Memory budget, such as 2GB.")] = None,
+    max_memory: Annotated[
+        str | None, typer.Option(help="Memory of the whole process, such as 2GB: Python and libraries count.")
+    ] = None,
     n_jobs: Annotated[int | None, typer.Option(help="Threads; all cores where not given.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all that is random; 0 by default.", min=0)] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
@@ -205,10 +212,13 @@ def audit(
     """
     if (model is None) != (inputs is None):
         raise typer.BadParameter("--model and --inputs go together", param_hint="--model")
+    if out is None and not dry_run:
+        raise typer.BadParameter("wanted a folder, unless it is a --dry-run", param_hint="--out")
     with one_clear_line("What was finished is kept: run the same command again to go on."):
         from . import AuditPlan, open_store
         from . import audit as run_audit
         from ._loading import load_object
+        from .auditing import costs, memory, planning
         from .auditing.plan_file import read_plan
 
         given = {
@@ -222,19 +232,23 @@ def audit(
             AuditPlan() if plan is None else read_plan(plan),
             **{name: value for name, value in given.items() if value is not None},
         )
-        report = run_audit(
-            open_store(store),
-            out,
-            model=None if model is None else load_object(model, "--model"),
-            inputs=None if inputs is None else load_object(inputs, "--inputs"),
-            plan=chosen,
-            progress=not quiet,
-        )
+        opened = open_store(store)
+        loaded = {} if model is None or dry_run else {
+            "model": load_object(model, "--model"), "inputs": load_object(str(inputs), "--inputs")
+        }  # fmt: skip
+        with memory.of_the_process(chosen.max_memory) as budget:
+            chosen = replace(chosen, max_memory=budget)
+            if dry_run:
+                planned = planning.dry_run(opened, out, plan=chosen, attributions=model is not None)
+                typer.echo(costs.table(planned))
+                typer.echo(f"\nabout {costs.seconds_text(costs.total_seconds(planned))} in all")
+                return
+            report = run_audit(opened, out, plan=chosen, progress=not quiet, **loaded)
         for line in report.reading:
             typer.echo(line)
         for warning in report.warnings:
             typer.echo(f"warning: {warning['text']} {warning['what_to_do']}")
-        typer.echo(f"\nReport: {(out / 'report.html').resolve()}")
+        typer.echo(f"\nReport: {report.html.resolve()}")
 
 
 @app.command(epilog="Example: qixai-fast verify qixai-demo/store")

@@ -49,7 +49,7 @@ class TestPlan:
             ("alpha", "small", TypeError, "alpha: wanted a number"),
             ("tol", 0.0, ValueError, "tol: wanted a number above 0"),
             ("tol", float("nan"), ValueError, "tol"),
-            ("max_n_steps", 60, ValueError, "max_n_steps: .* at least 150"),
+            ("max_n_steps", 14, ValueError, "max_n_steps: .* at least 15"),
             ("layers", [], ValueError, "layers: wanted at least one"),
             ("layers", "conv1", TypeError, "layers: wanted a list"),
             ("layers", ["a", "a"], ValueError, "'a' named more than once"),

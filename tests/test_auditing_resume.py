@@ -217,11 +217,3 @@ def test_an_interruption_says_how_far_it_came_and_keeps_it(store, tmp_path, monk
     assert not (tmp_path / "results.json").exists()
     resumed = audit(store, tmp_path, plan=plan(), progress=False)
     assert sum(stage["reused"] for stage in resumed.timings["stages"].values()) == 15
-
-
-def test_the_progress_bar_goes_to_stderr(store, capfd, monkeypatch):
-    monkeypatch.setattr("qixai_fast.auditing.runner._BAR_DELAY", 0.0)
-    audit(store, plan=plan(layers=["noise"]), progress=True)
-    out, err = capfd.readouterr()
-    assert out == ""
-    assert "5/5" in err

@@ -88,6 +88,19 @@ def test_a_plan_file_chooses_and_options_go_before_it(folder):
     assert (folder / "planned" / "plan.toml").read_text() == results["plan_file"]
 
 
+def test_a_dry_run_prints_the_plan_and_leaves_nothing(folder, tmp_path):
+    environment = {**os.environ, "QIXAI_FAST_CACHE": str(tmp_path)}
+    before = sorted(folder.rglob("*"))
+    command = ["audit", "store", "--dry-run", "--n-permutations", 49, "--max-memory", "2GB"]
+    done = run(*command, cwd=folder, env=environment)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ["stage", "read", "operations", "memory", "planned"]
+    assert any(line.startswith("mutual information, 1 and 2 ") for line in lines)
+    assert lines[-1].startswith("about ")
+    assert sorted(folder.rglob("*")) == before
+
+
 def test_verify_finds_a_flipped_byte(folder):
     done = run("verify", "store", "--quiet", cwd=folder)
     assert done.returncode == 0
@@ -145,6 +158,8 @@ def _capture(model, layers):
         (["verify", "nowhere"], 1, "nowhere"),
         (["audit", "nowhere", "--out", "x"], 1, "nowhere"),
         (["audit", "store"], 2, "--out"),
+        (["audit", "nowhere", "--dry-run"], 1, "nowhere"),
+        (["audit", "store", "--dry-run", "--max-memory", "20MB"], 1, "for Python, its libraries"),
         (["frobnicate"], 2, "frobnicate"),
         (["audit", "store", "--out", "x", "--model", "mine:network"], 2, "--inputs"),
         (["audit", "store", "--out", "x", "--layers", "7"], 1, "'7'"),

@@ -209,12 +209,17 @@ def _digest(
     return digest(b"".join(digest(part).encode() for part in parts))
 
 
-def attribution_stage(context: AuditContext, subject: Subject, rng: np.random.Generator) -> Stage:
-    """Attributions with completeness and stability: :class:`AttributionSection` without the file's name."""
+def attribution_stage(
+    context: AuditContext, subject: Subject, progress: bool, rng: np.random.Generator
+) -> Stage:
+    """Attributions with completeness and stability: :class:`AttributionSection` without the file's name.
+
+    ``progress`` shows a bar for each run of the model over all inputs.
+    """
     plan = context.plan
     with _steady(subject.model):
-        values, delta, n_steps, converged = _attribute(context, subject, subject.inputs, subject.target)
-        stability = _stability(context, subject, values, rng)
+        values, delta, n_steps, converged = _attribute(context, subject, subject.inputs, progress)
+        stability = _stability(context, subject, values, progress, rng)
     change = subject.outputs - subject.baseline_outputs
     relative = np.divide(np.abs(delta), np.abs(change), out=np.full_like(delta, np.nan), where=change != 0)
     finite = relative[np.isfinite(relative)]
@@ -257,18 +262,19 @@ def _label(context: AuditContext, subject: Subject, i: int) -> str | None:
 
 
 def _attribute(
-    context: AuditContext, subject: Subject, inputs: tuple[Tensor, ...], target: Tensor | None
+    context: AuditContext, subject: Subject, inputs: tuple[Tensor, ...], progress: bool
 ) -> tuple[list[Array], Float64, Array, Array]:
     plan = context.plan
     found = integrated_gradients(
         subject.model,
         inputs,
-        target=target,
+        target=subject.target,
         n_steps=plan.n_steps,
         method=_METHOD,
         tol=plan.tol,
         max_n_steps=plan.max_n_steps,
         max_memory=plan.max_memory,
+        progress=progress,
     )
     assert found.converged is not None, "tol is always given"
     values = [to_numpy(value, "values") for value in found.values]
@@ -277,7 +283,11 @@ def _attribute(
 
 
 def _stability(
-    context: AuditContext, subject: Subject, values: list[Array], rng: np.random.Generator
+    context: AuditContext,
+    subject: Subject,
+    values: list[Array],
+    progress: bool,
+    rng: np.random.Generator,
 ) -> Float64:
     """Mean cosine of each sample's attributions with those of noisy copies of it, for the same output."""
     import torch
@@ -290,7 +300,7 @@ def _stability(
             plain = to_numpy(tensor, "inputs").astype(np.float64)
             noise = rng.standard_normal(plain.shape) * (plan.stability_noise * plain.std())
             noisy.append(torch.as_tensor(plain + noise).to(tensor.device, tensor.dtype))
-        shaken, *_ = _attribute(context, subject, tuple(noisy), subject.target)
+        shaken, *_ = _attribute(context, subject, tuple(noisy), progress)
         total += _cosine(values, shaken)
     return total / plan.n_noise
 

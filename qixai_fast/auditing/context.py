@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._memory import parse_memory, require_budget
+from .._memory import parse_memory, release_pages, require_budget
 from .._threads import resolve_n_jobs
 from .._validate import Array, Matrix, as_matrix
 from ..store import ActivationStore
 from .layer_moments import LayerMoments
+from .memory import give_back, take_columns
 from .plan import AuditPlan
 
 _MOST_CLASSES = 1000
@@ -88,8 +89,13 @@ class AuditContext:
             return whole
         size = len(whole) * len(maps) * whole.dtype.itemsize
         self.require(size, f"{len(maps)} maps of layer {layer!r}")
-        copied: Array = whole[:, maps]
-        return copied
+        return take_columns(whole, maps)
+
+    def tidy(self) -> None:
+        """Let go of what a stage leaves behind: pages of mapped files, and freed memory."""
+        for layer in self.layers:
+            release_pages(self.store[layer])
+        give_back()
 
     def require(self, size: int, work: str) -> None:
         """Raise :class:`MemoryBudgetError` where a stage's own arrays do not fit the plan's budget."""

@@ -9,6 +9,7 @@ import numpy as np
 from .._threads import single_threaded_blas
 from .._validate import Array, Float64
 from .context import AuditContext, draw_rows
+from .memory import take_rows
 
 
 def _standardised(block: Array) -> Float64:
@@ -20,6 +21,14 @@ def _standardised(block: Array) -> Float64:
     norm = np.sqrt((centred**2).sum(axis=0))
     centred /= np.where(norm > 0, norm, 1.0)
     return centred
+
+
+def largest_cosine(first: Float64, second: Float64, within: bool) -> float:
+    """The largest absolute cosine of columns of unit norm; ``within``, of different ones."""
+    cosines = np.abs(first.T @ second)
+    if within:
+        np.fill_diagonal(cosines, 0.0)
+    return float(cosines.max())
 
 
 def chance_threshold(
@@ -54,13 +63,10 @@ def chance_threshold(
     rows = draw_rows(n, plan.null_samples, rng)
     work = "a permutation null of cosines"
     context.require(8 * len(rows) * (2 * first.shape[1] + 3 * second.shape[1]), work)
-    a, b = _standardised(first[rows]), _standardised(second[rows])
+    a, b = _standardised(take_rows(first, rows)), _standardised(take_rows(second, rows))
     largest = np.empty(plan.n_permutations)
     with single_threaded_blas():
         for draw in range(plan.n_permutations):
-            cosines = np.abs(a.T @ b[rng.permutation(len(rows))])
-            if within:
-                np.fill_diagonal(cosines, 0.0)
-            largest[draw] = cosines.max()
+            largest[draw] = largest_cosine(a, b[rng.permutation(len(rows))], within)
     threshold = float(np.sort(largest)[rank - 1]) * math.sqrt((len(rows) - 1) / (n - 1))
     return min(1.0, threshold)

@@ -65,7 +65,7 @@ class LayerMoments:
         wanted += [(i, j) for i, j in between if widths[i] + widths[j] <= n]
         groups: list[list[Pair]] = []
         for pair in wanted:
-            if groups and sum(self._memory([*groups[-1], pair])) <= self._limit:
+            if groups and sum(self.memory([*groups[-1], pair])) <= self._limit:
                 groups[-1].append(pair)
             else:
                 groups.append([pair])
@@ -79,10 +79,16 @@ class LayerMoments:
         whole = [pair for group in self.groups for pair in group]
         return (
             f"moments of {len(reads)} layers in {len(self.groups)} groups, up to {max(reads.values())} reads "
-            f"of a layer; max_memory={4 * sum(self._memory(whole))} would do with one"
+            f"of a layer; max_memory={4 * sum(self.memory(whole))} would do with one"
         )
 
-    def _memory(self, pairs: Sequence[Pair]) -> tuple[int, int]:
+    def group_of(self, a: str, b: str) -> int | None:
+        """Number of the group that holds the products of two layers; None where no group does."""
+        pair = self._numbers[a], self._numbers[b]
+        return next((i for i, group in enumerate(self.groups) if pair in group), None)
+
+    def memory(self, pairs: Sequence[Pair]) -> tuple[int, int]:
+        """Bytes that products of some pairs take: once, and for each worker."""
         return products_memory(self._matrices, blocks_of(pairs))
 
     def products(self, a: str, b: str) -> tuple[LayerProducts, int, int] | None:
@@ -108,8 +114,12 @@ class LayerMoments:
             self.n_reads += 1
         return self._held, *pair
 
+    def forget(self) -> None:
+        """Let go of what is held."""
+        self._held = None
+
     def _read(self, group: Sequence[Pair]) -> LayerProducts:
-        fixed, per_worker = self._memory(group)
+        fixed, per_worker = self.memory(group)
         alone = fixed + per_worker > self._limit
         workers = workers_within(
             self._budget if alone else self._limit,

@@ -12,13 +12,14 @@ import numpy.typing as npt
 
 from .._memory import parse_memory, workers_within
 from .._moment_measures import cosines_of, spectrum_of
-from .._validate import Array, Float64
+from .._validate import Array, Float64, Matrix
 from ..quantum import purity, von_neumann_entropy
 from ..similarity import cosine_similarity
 from ..spectra import PCAResult, pca
 from ..statistics import leaf_bounds, reduce_rows
 from .context import AuditContext, draw_rows
 from .files import Stage
+from .memory import take_rows
 
 # What the stage reads of the plan: part of its key.
 LAYER_FIELDS = ("n_components",)
@@ -77,6 +78,11 @@ class _MapSummary:
         )
 
 
+def map_summary(matrix: Matrix, workers: int) -> _Maps:
+    """One read of a layer."""
+    return reduce_rows(_MapSummary(), [matrix], workers)
+
+
 def summarize_maps(context: AuditContext, layer: str) -> _Maps:
     """Read a layer once. Also the first look at its values: NaN and inf are named here."""
     matrix = context.matrix(layer)
@@ -89,7 +95,7 @@ def summarize_maps(context: AuditContext, layer: str) -> _Maps:
         per_worker=4 * leaf,
         work=f"a summary of {matrix.name}",
     )
-    maps = reduce_rows(_MapSummary(), [matrix], workers)
+    maps = map_summary(matrix, workers)
     if not np.isfinite(maps.squares).all():
         column = int(np.argmin(np.isfinite(maps.squares)))
         raise ValueError(
@@ -143,7 +149,7 @@ def layer_stage(context: AuditContext, layer: str, rng: np.random.Generator) -> 
         "mean": maps.mean,
         "std": std,
         "zero_fraction": maps.zeros / n,
-        "scores": _scores(spectrum, data[rows]),
+        "scores": _scores(spectrum, take_rows(data, rows)),
         "score_samples": rows,
         "score_labels": np.full(len(rows), -1) if context.classes is None else context.classes.codes[rows],
     }

@@ -20,6 +20,7 @@ from ..similarity import cosine_similarity
 from .context import AuditContext, draw_rows, quiet
 from .cosine_null import chance_threshold
 from .files import Stage
+from .memory import take_rows
 
 # What each stage reads of the plan: part of its key.
 RELATION_FIELDS = ("max_maps", "null_samples", "n_permutations", "alpha")
@@ -136,8 +137,8 @@ def _alignment(context: AuditContext, a: str, b: str, rng: np.random.Generator) 
         context.require(size, f"{len(rows)} samples of {a!r} and {b!r}")
     with quiet():
         test = linear_cka_test(
-            first if everything else first[rows],
-            second if everything else second[rows],
+            first if everything else take_rows(first, rows),
+            second if everything else take_rows(second, rows),
             n_permutations=plan.n_permutations,
             random_state=rng,
             **context.options(),

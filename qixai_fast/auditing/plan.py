@@ -59,7 +59,8 @@ class AuditPlan:
     n_attributions : int
         Inputs to attribute; 0 for none.
     n_steps, max_n_steps : int
-        Steps of integrated gradients, at first and at most.
+        Equal intervals of a path that integrated gradients begin with, and steps at most. Each interval takes
+        three gradients and is split where ``tol`` asks for it, so few to begin with cost least.
     tol : float
         Completeness and refinement that integrated gradients refine towards, relative.
     stability_noise : float
@@ -106,7 +107,7 @@ class AuditPlan:
     max_maps: int = 256
     null_samples: int = 2000
     n_attributions: int = 16
-    n_steps: int = 50
+    n_steps: int = 5
     max_n_steps: int = 1350
     tol: float = 0.05
     stability_noise: float = 0.05

@@ -18,8 +18,9 @@ from ..store import ActivationStore, open_store
 from .attribution_stage import ATTRIBUTION_FIELDS, Subject, attribution_stage, draw_subject
 from .checks import find_warnings
 from .context import AuditContext, find_classes, stem
+from .costs import as_json
 from .entangled import entangled_table, strongest
-from .files import AuditFiles, json_bytes, write_atomic
+from .files import json_bytes, write_atomic
 from .findings import describe, read
 from .label_stage import LABEL_FIELDS, label_entropy, label_stage
 from .layer_stages import LAYER_FIELDS, layer_stage
@@ -32,7 +33,8 @@ from .pair_stages import (
     relation_stage,
 )
 from .plan import AuditPlan, resolve_plan
-from .plan_file import embedded_plan, read_plan
+from .plan_file import embedded_plan
+from .planning import chosen_plan, output_files, stage_costs
 from .results import (
     SCHEMA_VERSION,
     AuditReport,
@@ -127,46 +129,64 @@ def audit(
     began = time.perf_counter()
     started = datetime.now(timezone.utc).isoformat()
     opened = store if isinstance(store, ActivationStore) else open_store(store)
-    asked = read_plan(plan) if isinstance(plan, (str, os.PathLike)) else plan
-    asked = AuditPlan() if asked is None else asked
-    if not isinstance(asked, AuditPlan):
-        raise TypeError(f"plan: wanted an AuditPlan, a path or None, got {type(plan).__name__}")
+    asked = chosen_plan(plan)
     _check_model(model, inputs, target)
     seed = _seed(random_state) if asked.random_state is None else asked.random_state
     plan, early = resolve_plan(asked, opened)
     embedded = embedded_plan(asked, plan, seed)
-    _check_data(opened, progress)
     classes, no_classes = find_classes(opened)
     context = AuditContext(opened, plan, classes, no_classes)
+    files = None if out is None else output_files(Path(out), opened)
+    costs = stage_costs(context, subject=model is not None and plan.n_attributions > 0, measure=progress)
+    verified = _check_data(opened, progress)
     subject = None
     if model is not None and plan.n_attributions > 0:
         subject = draw_subject(context, model, inputs, target, stage_generator(seed, "inputs"))
-    if out is None:
-        results, arrays, runner = _compute(context, subject, early, seed, embedded, None, progress)
-        return AuditReport(results, arrays, _timings(runner, context, None, started, began))
-    folder = Path(out)
-    if folder.resolve().is_relative_to(opened.path.resolve()):
-        raise ValueError(f"out: {folder} is in the store itself; choose another directory")
-    files = AuditFiles(folder)
+    runner = StageRunner(
+        files, {"store": opened.checksum}, seed, len(costs) - 1, progress, context.tidy, costs
+    )
+
+    def timings() -> dict[str, Any]:
+        planned = as_json(costs)
+        return {
+            "started": started,
+            "seconds": time.perf_counter() - began,
+            "store": str(opened.path),
+            "out": None if files is None else str(files.out),
+            "verify": {"seconds": verified, "planned": planned["verify"]},
+            "stages": {name: {**timed, "planned": planned[name]} for name, timed in runner.timings.items()},
+            "moments": {"groups": len(context.moments.groups), "reads": context.moments.n_reads},
+            "machine": machine(),
+        }
+
+    if files is None:
+        results, arrays = _compute(context, subject, early, seed, embedded, runner, progress)
+        runner.compare(verified)
+        return AuditReport(results, arrays, timings())
     from .report.writer import write_report  # brings matplotlib, which nothing else here needs
 
     with files.locked():
-        results, arrays, runner = _compute(context, subject, early, seed, embedded, files, progress)
+        results, arrays = _compute(context, subject, early, seed, embedded, runner, progress)
         fresh = files.fresh_folder()
+        context.moments.forget()
+        context.tidy()
         write_report(results, arrays, fresh, progress=progress)
-        timings = _timings(runner, context, folder, started, began)
-        write_atomic(fresh / "timings.json", json_bytes(timings))
+        ran = timings()
+        write_atomic(fresh / "timings.json", json_bytes(ran))
         write_atomic(fresh / "plan.toml", embedded.encode())
-        files.publish(runner.names, list(arrays), json_bytes(results))
-    return AuditReport(results, arrays, timings, folder, folder / "report.html")
+        runner.compare(verified)
+        files.publish(list(runner.names), list(arrays), json_bytes(results))
+    return AuditReport(results, arrays, ran, files.out, files.out / "report.html")
 
 
-def _check_data(store: ActivationStore, progress: bool) -> None:
-    """Compare all data with its checksums: an audit of damaged activations is worth nothing."""
+def _check_data(store: ActivationStore, progress: bool) -> float:
+    """Compare all data with its checksums, as damaged activations are worth nothing; return the seconds."""
+    began = time.perf_counter()
     problems = store.verify(progress=progress)
     if problems:
         more = f" (and {len(problems) - 1} more; see qixai-fast verify)" if len(problems) > 1 else ""
         raise StoreError(problems[0] + more)
+    return time.perf_counter() - began
 
 
 def _check_model(model: Any, inputs: Any, target: Any) -> None:
@@ -190,19 +210,16 @@ def _compute(
     early: list[AuditWarning],
     seed: int,
     embedded: str,
-    files: AuditFiles | None,
+    runner: StageRunner,
     progress: bool,
-) -> tuple[Results, dict[str, dict[str, Array]], StageRunner]:
+) -> tuple[Results, dict[str, dict[str, Array]]]:
     """All stages, then what follows from them."""
     plan, names = context.plan, context.layers
     if progress and context.moments.plan():
         print(context.moments.plan(), file=sys.stderr)
     couples = context.couples
     between = [couple for couple in couples if couple[0] != couple[1]]
-    n_stages = len(names) + 2 * len(couples) + bool(couples) + bool(subject)
-    n_stages += len(names) if context.classes is not None else 0
     arrays: dict[str, dict[str, Array]] = {}
-    runner = StageRunner(files, {"store": context.store.checksum}, seed, n_stages, progress)
     with runner:
         layers: list[Any] = []
         summaries: dict[str, dict[str, Array]] = {}
@@ -236,7 +253,7 @@ def _compute(
                 "attributions",
                 {**plan.some(ATTRIBUTION_FIELDS), "subject": subject.digest, "labels": class_names},
                 "integrated gradients",
-                partial(attribution_stage, context, subject),
+                partial(attribution_stage, context, subject, runner.shows),
             )
             attributions = {"arrays": "attributions", **result}
     skipped = {}
@@ -271,7 +288,7 @@ def _compute(
     results["warnings"] = early + find_warnings(results, plan)
     results["findings"] = describe(results, plan)
     results["reading"] = read(results, plan)
-    return results, arrays, runner
+    return results, arrays
 
 
 def _pair(
@@ -342,18 +359,4 @@ def _summary(context: AuditContext) -> StoreSummary:
         "n_classes": None if classes is None else len(classes.names),
         "class_names": None if classes is None else classes.names,
         "metadata": context.store.metadata,
-    }
-
-
-def _timings(
-    runner: StageRunner, context: AuditContext, out: Path | None, started: str, began: float
-) -> dict[str, Any]:
-    return {
-        "started": started,
-        "seconds": time.perf_counter() - began,
-        "store": str(context.store.path),
-        "out": None if out is None else str(out),
-        "stages": runner.timings,
-        "moments": {"groups": len(context.moments.groups), "reads": context.moments.n_reads},
-        "machine": machine(),
     }

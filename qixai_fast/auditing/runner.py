@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,6 +16,8 @@ import numpy as np
 from tqdm import tqdm
 
 from .. import kernels
+from .._memory import format_bytes
+from .costs import StageCost, seconds_text, table
 from .files import AuditFiles, Stage, digest, json_bytes
 
 _BAR_DELAY = 0.5  # seconds before a bar appears, so that quick audits stay silent
@@ -26,6 +29,8 @@ _NO_NUMBERS = (
     "auditing/findings.py",
     "auditing/checks.py",
     "auditing/plan_file.py",
+    "auditing/costs.py",
+    "auditing/rates.py",
     "cli.py",
     "demo.py",
 )
@@ -70,7 +75,11 @@ class StageRunner:
     n_stages : int
         How many there will be, for the progress bar.
     progress : bool
-        Whether to show one, on stderr.
+        Whether to show one, on stderr; where that is no terminal, a line a stage.
+    tidy : callable
+        Called when a stage is done.
+    costs : sequence of StageCost
+        The plan, for the time that is left.
 
     Attributes
     ----------
@@ -78,17 +87,36 @@ class StageRunner:
         Seconds of each stage, and whether it was read back.
     names : list of str
         Stages run so far.
+    shows : bool
+        Whether there is a bar, on a terminal.
     """
 
     def __init__(
-        self, files: AuditFiles | None, common: dict[str, Any], seed: int, n_stages: int, progress: bool
+        self,
+        files: AuditFiles | None,
+        common: dict[str, Any],
+        seed: int,
+        n_stages: int,
+        progress: bool,
+        tidy: Callable[[], None] = lambda: None,
+        costs: Sequence[StageCost] = (),
     ) -> None:
         self._files = files
         self._common = {**common, "code": code_digest()}
         self._seed = seed
         self._n_stages = n_stages
+        self._tidy = tidy
+        self._costs = {cost.name: cost for cost in costs}
+        terminal = sys.stderr is not None and sys.stderr.isatty()
+        self.shows = progress and terminal
+        self._logs = progress and sys.stderr is not None and not terminal
         self._bar = tqdm(
-            total=n_stages, unit="stage", disable=not progress, file=sys.stderr, delay=_BAR_DELAY
+            total=n_stages,
+            unit="stage",
+            disable=not self.shows,
+            file=sys.stderr,
+            delay=_BAR_DELAY,
+            bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
         )
         self.timings: dict[str, dict[str, Any]] = {}
         self.names: list[str] = []
@@ -129,10 +157,47 @@ class StageRunner:
             stage = json.loads(json_bytes(result)), {k: np.asarray(v) for k, v in arrays.items()}
             if self._files is not None:
                 self._files.write(name, key, stage)
-        self.timings[name] = {"seconds": time.perf_counter() - began, "reused": reused}
+        self._tidy()
+        seconds = time.perf_counter() - began
+        self.timings[name] = {"seconds": seconds, "reused": reused}
         self.names.append(name)
+        left = self._time_left()
+        self._bar.set_postfix_str(left, refresh=False)
         self._bar.update()
+        if self._logs:
+            print(self._line(name, title, seconds, reused, left), file=sys.stderr, flush=True)
         return stage
+
+    def compare(self, verified: float) -> None:
+        """Show the plan beside what stages took, on a terminal; ``verified`` are the seconds of checksums."""
+        if self.shows and self._costs:
+            actual = {name: timed["seconds"] for name, timed in self.timings.items() if not timed["reused"]}
+            print(table(list(self._costs.values()), {"verify": verified, **actual}), file=sys.stderr)
+
+    def _time_left(self) -> str:
+        """Planned seconds of stages to come, as much longer as those that ran took; empty if unknown."""
+        ran = [name for name in self.names if name in self._costs and not self.timings[name]["reused"]]
+        planned = sum(_known(self._costs[name].seconds) for name in ran)
+        to_come = sum(
+            _known(cost.seconds)
+            for name, cost in self._costs.items()
+            if name not in self.timings and name != "verify"
+        )
+        if not planned or not to_come:
+            return ""
+        slower = sum(self.timings[name]["seconds"] for name in ran) / planned
+        return f"about {seconds_text(slower * to_come)} left"
+
+    def _line(self, name: str, title: str, seconds: float, reused: bool, left: str) -> str:
+        """What a log shows of a stage."""
+        size = self._costs[name].bytes_read if name in self._costs else 0
+        parts = [f"audit {len(self.names)}/{self._n_stages}: {title}", f"{seconds:.2f} s"]
+        parts += ["read back" if reused else f"{format_bytes(size)} read"]
+        return ", ".join([*parts, left] if left else parts)
+
+
+def _known(seconds: float) -> float:
+    return 0.0 if math.isnan(seconds) else seconds
 
 
 def machine() -> dict[str, Any]:

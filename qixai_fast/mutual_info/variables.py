@@ -283,7 +283,9 @@ def read_columns(matrix: Matrix, columns: Sequence[int]) -> Float64:
             out[row] = data[:, column]
             release_pages(data[:, column])
         return out
-    rows = max(1, _CHECK_BYTES // (8 * len(columns)))
+    # The pages of a mapped file hold whole rows: those of a block count as memory until they are let go.
+    row = max(8 * len(columns), data.itemsize * data.shape[1] // 4)
+    rows = max(1, _CHECK_BYTES // row)
     chosen = list(columns)
     for start in range(0, matrix.n_samples, rows):
         view = data[start : start + rows]
