@@ -52,11 +52,16 @@ class Rule:
         }
 
 
-def check_rule(method: str, n_steps: int | None, tol: Any, atol: Any, limit: Any, multiply: Any) -> Rule:
+def check_rule(
+    method: str | None, n_steps: int | None, tol: Any, atol: Any, limit: Any, multiply: Any
+) -> Rule:
+    """The rule that is asked for; what is not said depends on whether there is a tolerance."""
     if not isinstance(multiply, bool):
         raise TypeError(f"multiply_by_inputs: wanted True or False, got {type(multiply).__name__}")
     if n_steps is None:
         n_steps = _STEPS if tol is None else _FIRST_STEPS
+    if method is None:
+        method = "riemann_middle" if tol is None else "riemann_trapezoid"
     check_choice(method, "method", METHODS)
     n_steps = check_int(n_steps, "n_steps", low=1)
     accuracy = check_accuracy(tol, atol, limit, method, n_steps)

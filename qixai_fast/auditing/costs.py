@@ -6,8 +6,8 @@ With n samples, d maps of a layer, t threads and R for the rates of :mod:`qixai_
 - ``layer``: one pass, entropy and purity, R(layer) n d + R(layer squares) n d^2, over t; and products of all
   layers and pairs of a group, n (d_a + 1) (d_b + 1) R(product) / t, with the first stage that asks for them.
 - ``relation``: with r samples, at most ``null_samples``: cosines under m permutations, m r d_a d_b R(cosine),
-  on one thread; between layers CKA and its permutations, r d_a d_b (R(terms) + m R(CKA)) / t, where 4 r
-  stands for d_a d_b if that is less; and products that no group holds.
+  on one thread; between layers CKA and its permutations, r d_a d_b (R(terms) + m R(CKA)) / t, or with Gram
+  matrices r^2 (d_a + d_b) R(product) + 4 m r^2 R(CKA); and products that no group holds.
 - ``mutual_info``: codes, n d R(code) log2 n; then (1 + m) tables of every pair, R(count), after a permutation
   and its columns, n R(permute) + d n R(gather); and the exact mean of every pair once, R(expected); over t.
 - ``ksg``: columns and pairs, both as a power of n between 1 and 1.5; one check of both layers a layer pair.
@@ -25,11 +25,12 @@ from typing import Any
 
 import numpy as np
 
+from .._cka_permutations import _gathers as permutes_grams
 from .._cka_permutations import permutations_memory
 from .._layer_products import moments_memory
 from .._memory import format_bytes, parse_memory, require_budget
 from .._threads import usable_cores
-from .._validate import as_matrix
+from .._validate import Matrix, as_matrix
 from ..errors import MemoryBudgetError
 from ..joint_histograms import counting_bytes
 from ..mutual_info.binned_plan import plan_work
@@ -170,11 +171,17 @@ class CostModel:
             if context.moments.group_of(a, b) is None:
                 products += 2 * self._n * wide
                 read += 4 * (self._size(a)[1] + self._size(b)[1])
-            area = rows * min(wide, 4.0 * rows)
-            operations += products + (1 + m) * area
-            seconds += (products * self._rates.product() + area * (terms + m * aligned)) / self._speed
+            drawn = [Matrix(name, context.store[name][:rows], context.matrix(name).home) for name in couple]
+            if permutes_grams(*drawn):
+                # A permutation gathers half a Gram matrix, each step as long as 8 of products.
+                products += float(rows) ** 2 * sum(matrix.n_features for matrix in drawn)
+                first, again = 0.0, 4.0 * rows**2
+            else:
+                first = again = rows * wide
+            operations += products + first + m * again
+            work = products * self._rates.product() + first * terms + m * again * aligned
+            seconds += work / self._speed
             if rows == self._n:
-                drawn = [context.matrix(name) for name in couple]
                 least = max(least, *(sum(memory(*drawn)) for memory in (moments_memory, permutations_memory)))
         title = f"similarity within {a}" if a == b else f"similarity, {a} and {b}"
         layers = (a,) if a == b else couple
@@ -194,7 +201,7 @@ class CostModel:
         seconds = sum(widths) * n * rates.code(n)
         seconds += (1 + m) * n_pairs * rates.count(bins, other, n)
         seconds += m * (rates.permute(n) + moving * rates.gather(n))
-        seconds += n_pairs * rates.expected(bins, other, n)
+        seconds += n_pairs * rates.expected(bins, other, n, plan.strategy == "quantile")
         # As in BinnedNull, which holds all codes.
         column = counting_bytes(n, bins, other)
         moved = column + n * (1 if max(bins, other) <= 256 else 2)

@@ -127,10 +127,10 @@ class Rates:
         """A column of n codes in the order of a permutation."""
         return n * self._rate("permute", 2, _time_permute)[1]
 
-    def expected(self, bins_x: int, bins_y: int, n: int) -> float:
-        """The exact permutation mean of a pair of columns."""
-        name = f"expected {bins_x} x {bins_y} of {n}"
-        return self._rate(name, 1, lambda: _time_expected(bins_x, bins_y, n))[0]
+    def expected(self, bins_x: int, bins_y: int, n: int, even: bool) -> float:
+        """The exact permutation mean of a pair of columns; ``even`` where bins hold equal shares but one."""
+        name = f"expected {bins_x} x {bins_y} of {n}{' even' if even else ''}"
+        return self._rate(name, 1, lambda: _time_expected(bins_x, bins_y, n, even))[0]
 
     def ksg(self, n: int) -> tuple[float, float]:
         """Preparing a column, and a pair of prepared columns."""
@@ -271,17 +271,17 @@ def _time_permute() -> list[float]:
     ]
 
 
-def _time_expected(bins_x: int, bins_y: int, n: int) -> list[float]:
-    # Counts a little apart, as ties leave them: equal ones are worked out once.
-    margins = [
-        np.bincount(np.random.default_rng(bins).integers(0, bins, min(n, 10**6)), minlength=bins)
-        for bins in (bins_x, bins_y)
-    ]
-    margins = [(counts * (n / counts.sum())).astype(np.int64) for counts in margins]
-    for counts in margins:
-        counts[0] += n - counts.sum()
+def _time_expected(bins_x: int, bins_y: int, n: int, even: bool) -> list[float]:
+    # Equal counts are worked out once. Quantile bins behind a ReLU have one of half the samples.
+    counts = []
+    for bins in (bins_x, bins_y):
+        share = np.ones(bins) if even else 1.0 + np.arange(bins)
+        share[0] = max(1.0, share[1:].sum())
+        whole = np.floor(n * share / share.sum()).astype(np.int64)
+        whole[0] += n - whole.sum()
+        counts.append(whole)
     estimator = PluginEstimator(n, None)
-    return [_best(lambda: estimator.expected(margins[0], margins[1]), 2)]
+    return [_best(lambda: estimator.expected(counts[0], counts[1]), 2)]
 
 
 def _time_ksg() -> list[float]:
