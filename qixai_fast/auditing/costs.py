@@ -6,8 +6,8 @@ With n samples, d maps of a layer, t threads and R for the rates of :mod:`qixai_
 - ``layer``: one pass, entropy and purity, R(layer) n d + R(layer squares) n d^2, over t; and products of all
   layers and pairs of a group, n (d_a + 1) (d_b + 1) R(product) / t, with the first stage that asks for them.
 - ``relation``: with r samples, at most ``null_samples``: cosines under m permutations, m r d_a d_b R(cosine),
-  on one thread; between layers CKA and its permutations, r d_a d_b (R(terms) + m R(CKA)) / t, or with Gram
-  matrices r^2 (d_a + d_b) R(product) + 4 m r^2 R(CKA); and products that no group holds.
+  on one thread; between layers CKA and its permutations, r d_a d_b (R(CKA) + m R(again)) / t, or with Gram
+  matrices r^2 ((d_a + d_b) R(CKA) + m R(again)) / t; and products that no group holds.
 - ``mutual_info``: codes, n d R(code) log2 n; then (1 + m) tables of every pair, R(count), after a permutation
   and its columns, n R(permute) + d n R(gather); and the exact mean of every pair once, R(expected); over t.
 - ``ksg``: columns and pairs, both as a power of n between 1 and 1.5; one check of both layers a layer pair.
@@ -160,9 +160,8 @@ class CostModel:
         m = plan.n_permutations or 0
         rows = min(self._n, plan.null_samples)
         compared = float(self._width(a) * self._width(b))
-        cosine, aligned, terms = self._rates.relation()
         operations = m * rows * compared
-        seconds = operations * cosine
+        seconds = operations * self._rates.cosine()
         read, (fixed, each) = 0, (0, 0)
         least = 8 * rows * (2 * self._width(a) + 3 * self._width(b)) + self._copied(a) + self._copied(b)
         if a != b:
@@ -172,14 +171,10 @@ class CostModel:
                 products += 2 * self._n * wide
                 read += 4 * (self._size(a)[1] + self._size(b)[1])
             drawn = [Matrix(name, context.store[name][:rows], context.matrix(name).home) for name in couple]
-            if permutes_grams(*drawn):
-                # A permutation gathers half a Gram matrix, each step as long as 8 of products.
-                products += float(rows) ** 2 * sum(matrix.n_features for matrix in drawn)
-                first, again = 0.0, 4.0 * rows**2
-            else:
-                first = again = rows * wide
-            operations += products + first + m * again
-            work = products * self._rates.product() + first * terms + m * again * aligned
+            grams = permutes_grams(*drawn)
+            operations += products + m * (4.0 * rows**2 if grams else rows * wide)
+            work = products * self._rates.product()
+            work += self._rates.cka(rows, (self._size(a)[0], self._size(b)[0]), m, grams)
             seconds += work / self._speed
             if rows == self._n:
                 least = max(least, *(sum(memory(*drawn)) for memory in (moments_memory, permutations_memory)))

@@ -18,6 +18,7 @@ import numpy as np
 import xxhash
 
 from .. import __version__
+from .._cka_permutations import _gathers as permutes_grams
 from .._threads import single_threaded_blas
 from .._validate import Float64, as_matrix
 from ..alignment import linear_cka_test
@@ -104,10 +105,17 @@ class Rates:
         value, square = self._rate("layer", 2, _time_layer)
         return n * d * (value + square * d)
 
-    def relation(self) -> tuple[float, float, float]:
-        """By row and pair of maps: a permutation of cosines, one of CKA, and CKA itself."""
-        cosine, aligned, terms = self._rate("relation", 3, _time_relation)
-        return cosine, aligned, terms
+    def cosine(self) -> float:
+        """A permutation of cosines, by row and pair of maps."""
+        return self._rate("cosine", 1, _time_cosine)[0]
+
+    def cka(self, rows: int, widths: tuple[int, int], m: int, grams: bool) -> float:
+        """CKA and m permutations of it: by row and pair of maps, or by pair of rows with Gram matrices."""
+        name = "CKA by Gram matrices" if grams else "CKA by products"
+        fixed, each = self._rate(name, 2, lambda: _time_cka(512 if grams else 2048, 192))
+        if grams:
+            return float(rows) ** 2 * (sum(widths) * fixed + m * each)
+        return float(rows) * widths[0] * widths[1] * (fixed + m * each)
 
     def code(self, n: int) -> float:
         """Quantile edges and code of a value among n."""
@@ -211,22 +219,29 @@ def _time_layer() -> list[float]:
     return [max(0.0, wide - 256 * square), square]
 
 
-def _time_relation() -> list[float]:
+def _time_cosine() -> list[float]:
     from .cosine_null import largest_cosine
 
     rows, d = 2048, 192
     X, Y = _maps(rows, d), _maps(rows, d)[::-1].copy()
     order = np.random.default_rng(0).permutation(rows)
     with single_threaded_blas():
-        cosine = _best(lambda: largest_cosine(X, Y[order], False))
+        return [_best(lambda: largest_cosine(X, Y[order], False)) / (rows * d * d)]
 
-    def aligned(m: int) -> float:
+
+def _time_cka(rows: int, d: int) -> list[float]:
+    """What it takes at all, and a permutation: fewer rows than maps take the way by Gram matrices."""
+    X, Y = _maps(rows, d), _maps(rows, d)[::-1].copy()
+
+    def seconds(m: int) -> float:
         return _best(lambda: linear_cka_test(X, Y, n_permutations=m, random_state=0, n_jobs=1), 2)
 
-    few, many = aligned(2), aligned(18)
-    one = max(0.0, (many - few) / 16)
-    area = rows * d * d
-    return [cosine / area, one / area, max(0.0, few - 2 * one) / area]
+    few, many = seconds(2), seconds(34)
+    one = max(0.0, (many - few) / 32)
+    fixed = max(0.0, few - 2 * one)
+    if permutes_grams(as_matrix(X), as_matrix(Y)):
+        return [fixed / (rows**2 * 2 * d), one / rows**2]
+    return [fixed / (rows * d * d), one / (rows * d * d)]
 
 
 def _time_code() -> list[float]:
@@ -246,9 +261,12 @@ def _time_count(bins_x: int, bins_y: int) -> list[float]:
     first, second = (grid.ravel() for grid in np.indices((side, side), dtype=np.int64))
 
     def seconds(n: int) -> float:
-        codes: list[Any] = [
-            rng.integers(0, bins, (side, n)).astype(code_dtype(bins)) for bins in (bins_x, bins_y)
-        ]
+        # A quarter of the samples in one bin, which takes the place of others: between what maps give
+        # behind a ReLU and without one.
+        codes: list[Any] = []
+        for bins in (bins_x, bins_y):
+            drawn = rng.integers(0, bins, (side, n))
+            codes.append(np.where(drawn < bins // 4, 0, drawn).astype(code_dtype(bins)))
         numbers = [Bins(np.zeros((side, bins + 1)), np.zeros(side)) for bins in (bins_x, bins_y)]
         histograms, estimator = JointHistograms(numbers, first, second), PluginEstimator(n, None)
         return _best(
