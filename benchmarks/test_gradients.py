@@ -116,7 +116,7 @@ def test_tolerance(race, size, kind, method):
         peers = {"Captum, its search": search}
         row += f"; Captum: {' + '.join(map(str, tries))}, or {fewest} where that is known beforehand"
     race(row, call, peers, rounds=3)
-    race.bound("worst sample's |delta| / |F(x) - F(x')|", worst, most=1e-2)
+    race.bound("worst sample's delta / change of F", worst, most=1e-2)
     race.bound("samples that have not converged", int((~found.converged).sum()), most=0)
     if attr:
         race.bound(
