@@ -123,4 +123,5 @@ def cluster_order(values: Float64) -> npt.NDArray[np.int64]:
         return np.arange(len(values))
     largest = np.nanmax(np.where(np.isnan(values), -np.inf, values), axis=1, keepdims=True)
     filled = np.where(np.isnan(values), np.where(np.isfinite(largest), largest, 0.0), values)
-    return leaves_list(linkage(pdist(filled), "average", optimal_ordering=True)).astype(np.int64)
+    order: npt.NDArray[np.int64] = leaves_list(linkage(pdist(filled), "average", optimal_ordering=True))
+    return order.astype(np.int64)
