@@ -45,32 +45,42 @@ def first_nodes(method: str, n_steps: int) -> int:
     return 3 * n_steps if method == "riemann_middle" else 2 * n_steps + 1
 
 
-def check_accuracy(tol: Any, atol: Any, max_n_steps: Any, method: str, n_steps: int) -> Accuracy | None:
+def check_tolerance(tol: Any, atol: Any, max_n_steps: Any) -> Accuracy | None:
     """The accuracy asked for; None without ``tol``.
 
     Raises
     ------
     TypeError, ValueError
-        For numbers that are none or not positive, a rule that cannot be refined, and a ``max_n_steps``
-        that leaves no room for a comparison.
+        For numbers that are none or not positive.
     """
     atol = _check_number(atol, "atol")
     limit = check_int(max_n_steps, "max_n_steps", low=1)
-    if tol is None:
+    return None if tol is None else Accuracy(_check_number(tol, "tol"), atol, limit)
+
+
+def check_accuracy(tol: Any, atol: Any, max_n_steps: Any, method: str, n_steps: int) -> Accuracy | None:
+    """As :func:`check_tolerance`, for a rule.
+
+    Raises
+    ------
+    ValueError
+        Also for a rule that cannot be refined, and a ``max_n_steps`` that leaves no room for a comparison.
+    """
+    accuracy = check_tolerance(tol, atol, max_n_steps)
+    if accuracy is None:
         return None
-    tol = _check_number(tol, "tol")
     if method not in SPLITTING:
         wanted = " and ".join(repr(name) for name in SPLITTING)
         raise ValueError(
             f"method: tol reuses the gradients of coarser steps, which {method!r} cannot; only {wanted} nest"
         )
     needed = first_nodes(method, n_steps)
-    if limit < needed:
+    if accuracy.max_n_steps < needed:
         raise ValueError(
             f"max_n_steps: tol needs {needed} gradients to compare n_steps={n_steps} with finer steps, "
-            f"so wanted at least {needed}, got {limit}"
+            f"so wanted at least {needed}, got {accuracy.max_n_steps}"
         )
-    return Accuracy(tol, atol, limit)
+    return accuracy
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from ._layer_trapezoids import Group, Passes, Place, conduct, grown, layer_sums,
 from ._path_inputs import PathSamples, check_samples, check_values, summing_dtype
 from ._path_model import PathModel, _points, check_model, recording
 from ._path_passes import out_of_memory, pass_budget
-from ._path_refinement import check_accuracy
+from ._path_refinement import check_tolerance
 from .attribution import Attribution
 
 if TYPE_CHECKING:
@@ -204,7 +204,12 @@ def layer_conductance(
     if n_steps is None:
         n_steps = _STEPS if tol is None else _FIRST_STEPS
     trapezoid_nodes(method, n_steps)
-    accuracy = check_accuracy(tol, atol, max_n_steps, "riemann_trapezoid", n_steps)
+    accuracy = check_tolerance(tol, atol, max_n_steps)
+    if accuracy is not None and accuracy.max_n_steps < 2 * n_steps:
+        raise ValueError(
+            f"max_n_steps: tol compares n_steps={n_steps} with twice as many, so wanted at least "
+            f"{2 * n_steps}, got {max_n_steps}"
+        )
     if not isinstance(attribute_to_layer_input, bool):
         got = type(attribute_to_layer_input).__name__
         raise TypeError(f"attribute_to_layer_input: wanted True or False, got {got}")

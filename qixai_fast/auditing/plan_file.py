@@ -59,7 +59,7 @@ def parse_plan(text: str, name: str = "plan") -> AuditPlan:
     >>> parse_plan("n_bin = 8", "plan.toml")
     Traceback (most recent call last):
         ...
-    ValueError: plan.toml, line 1: a plan has no 'n_bin'; the nearest are n_bins, n_noise, n_jobs
+    ValueError: plan.toml, line 1: a plan has no 'n_bin'; the nearest are n_bins, n_jobs, n_noise
     """
     try:
         values = tomllib.loads(text)
