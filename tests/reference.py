@@ -483,7 +483,7 @@ def conditional_rectified_gaussians(R, rectified, nodes=50, far=7.5):
             result = result * norm.cdf(-mean[..., 0] / np.sqrt(covariance[0, 0]))
         elif zeros:
             below = [
-                multivariate_normal(np.zeros(len(zeros)), covariance).cdf(-m)
+                multivariate_normal(np.zeros(len(zeros)), covariance, seed=0).cdf(-m)
                 for m in mean.reshape(-1, len(zeros))
             ]
             result = result * np.reshape(below, mean.shape[:-1])
