@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._layer_tensors import Layout, Slot, find_layouts, hooked, samples_first, tensor_of
 from ._path_inputs import PathSamples, select_outputs, summing_dtype
-from ._path_model import _points, refused_by_cudnn, without_cudnn
+from ._path_model import CudnnFallback, _points
 from ._validate import Float64
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class LayerSweep:
         at_input: bool,
     ) -> None:
         self._model, self._modules, self._at_input = model, modules, at_input
-        self._cudnn = True
+        self._cudnn = CudnnFallback()
         self._copies: dict[Key, int] = {}
 
         def run(n_rows: int) -> None:
@@ -125,15 +125,7 @@ class LayerSweep:
 
     def run(self, samples: PathSamples, nodes: Float64) -> Pass:
         """One forward and one backward pass for all layers."""
-        if self._cudnn:
-            try:
-                return self._run(samples, nodes)
-            except RuntimeError as error:
-                if not refused_by_cudnn(error):
-                    raise
-                self._cudnn = False
-        with without_cudnn():
-            return self._run(samples, nodes)
+        return self._cudnn.run(lambda: self._run(samples, nodes))
 
     def _run(self, samples: PathSamples, nodes: Float64) -> Pass:
         import torch

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ._path_inputs import PathSamples, check_output, select_outputs, summing_dtype
 from ._validate import Float64
@@ -17,6 +17,8 @@ from ._validate import Float64
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+_T = TypeVar("_T")
 
 
 @contextmanager
@@ -86,9 +88,23 @@ def without_cudnn() -> Iterator[None]:
         yield
 
 
-def refused_by_cudnn(error: RuntimeError) -> bool:
-    """Whether cuDNN has refused the gradient of a recurrent layer in evaluation mode."""
-    return "cudnn RNN backward" in str(error)
+class CudnnFallback:
+    """Runs gradient passes, without cuDNN from the first one on that it refuses."""
+
+    def __init__(self) -> None:
+        self._enabled = True
+
+    def run(self, work: Callable[[], _T]) -> _T:
+        """The work's result."""
+        if self._enabled:
+            try:
+                return work()
+            except RuntimeError as error:
+                if "cudnn RNN backward" not in str(error):
+                    raise
+                self._enabled = False
+        with without_cudnn():
+            return work()
 
 
 class Gradients(NamedTuple):
@@ -118,7 +134,7 @@ class PathModel:
     def __init__(self, model: Callable[..., Any], weights: Any = None) -> None:
         self._model = model
         self._weights = model if weights is None else weights
-        self._cudnn = True
+        self._cudnn = CudnnFallback()
 
     def _scores(self, rows: tuple[Tensor, ...], samples: PathSamples) -> Tensor:
         n_rows = int(rows[0].shape[0])
@@ -148,15 +164,7 @@ class PathModel:
         -------
         Gradients
         """
-        if self._cudnn:
-            try:
-                return self._gradients(samples, nodes)
-            except RuntimeError as error:
-                if not refused_by_cudnn(error):
-                    raise
-                self._cudnn = False
-        with without_cudnn():
-            return self._gradients(samples, nodes)
+        return self._cudnn.run(lambda: self._gradients(samples, nodes))
 
     def _gradients(self, samples: PathSamples, nodes: Float64) -> Gradients:
         import torch
