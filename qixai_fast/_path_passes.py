@@ -59,6 +59,21 @@ def progress_bar(shown: bool, total: int | None = None) -> tqdm[Any]:
     return tqdm(desc="integrated gradients", unit="gradient", total=total, delay=1, disable=not shown)
 
 
+def unless_out_of_memory(work: Callable[[], _T], *, give_up: bool) -> _T | None:
+    """The work's result; None where memory ran out, which is an error only where one is to ``give_up``."""
+    import torch
+
+    try:
+        return work()
+    except (RuntimeError, MemoryError) as error:
+        if give_up or not out_of_memory(error):
+            raise
+    # Only here is the traceback gone, and with it what the pass had allocated.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return None
+
+
 @dataclass
 class Passes:
     """Gradient passes of at most ``rows`` rows (nodes times samples); fewer once memory has run out.
@@ -84,18 +99,10 @@ class Passes:
 
     def _fitting(self, work: Callable[[], _T], rows: int) -> _T | None:
         """The work's result; None where memory ran out, and ``rows`` are halved."""
-        import torch
-
-        try:
-            return work()
-        except (RuntimeError, MemoryError) as error:
-            if rows <= self.least or not out_of_memory(error):
-                raise
-        # Only here is the traceback gone, and with it what the pass had allocated.
-        self.rows = max(self.least, min(self.rows, rows // 2))
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        return None
+        found = unless_out_of_memory(work, give_up=rows <= self.least)
+        if found is None:
+            self.rows = max(self.least, min(self.rows, rows // 2))
+        return found
 
     def gradients(self, samples: PathSamples, nodes: Float64) -> Gradients:
         """As :meth:`PathModel.gradients`, in parts where memory runs out."""

@@ -13,7 +13,7 @@ from ._layer_tensors import name_layers, tensor_of
 from ._layer_trapezoids import Group, Passes, Place, conduct, grown, layer_sums, result_dtype, trapezoid_nodes
 from ._path_inputs import PathSamples, check_samples, check_values, summing_dtype
 from ._path_model import PathModel, _points, check_model, recording
-from ._path_passes import out_of_memory, pass_budget
+from ._path_passes import pass_budget, unless_out_of_memory
 from ._path_refinement import check_tolerance
 from .attribution import Attribution
 
@@ -237,8 +237,10 @@ def layer_conductance(
                 here = slice(first, first - (first - n) // n_groups)
                 group = samples.take(torch.arange(here.start, here.stop))
                 work = partial(conduct, passes, group, first, n_steps, accuracy, complete)
-                done = _fitting(passes, len(group) * (n_steps + 1), work)
-                if done is not None:
+                done = unless_out_of_memory(work, give_up=passes.rows == 1)
+                if done is None:
+                    passes.rows = max(1, min(passes.rows, len(group) * (n_steps + 1)) // 2)
+                else:
                     results.put(done, here)
                     first = here.stop
     _warn_of_infinite(results.delta)
@@ -253,22 +255,6 @@ def layer_conductance(
         )
         for name in modules
     }
-
-
-def _fitting(passes: Passes, n_rows: int, work: Callable[[], Group]) -> Group | None:
-    """The work's result; None where memory ran out, and ``passes.rows`` are halved."""
-    import torch
-
-    try:
-        return work()
-    except (RuntimeError, MemoryError) as error:
-        if passes.rows == 1 or not out_of_memory(error):
-            raise
-    # Only here is the traceback gone, and with it what the pass had allocated.
-    passes.rows = max(1, min(passes.rows, n_rows) // 2)
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    return None
 
 
 def _values(results: _Results, name: str) -> Tensor | tuple[Tensor, ...]:
