@@ -10,10 +10,12 @@ from __future__ import annotations
 import importlib.util
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+
+from ._lazy_rows import LazyRows
 
 
 def is_torch(value: Any) -> bool:
@@ -74,6 +76,8 @@ def to_numpy(value: Any, name: str) -> npt.NDArray[Any]:
             raise ValueError(f"{name}: has masked values; fill or drop them first")
         # A matrix keeps two dimensions however it is indexed; a masked array brings its own arithmetic.
         return np.asarray(value) if isinstance(value, (np.matrix, np.ma.MaskedArray)) else value
+    if isinstance(value, LazyRows):
+        return cast("npt.NDArray[Any]", value)
     if is_torch(value):
         return _tensor_to_numpy(value, name)
     if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ._lazy_rows import LazyRows
 from .errors import MemoryBudgetError
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -108,13 +109,18 @@ def workers_within(budget: int | None, n_jobs: int, *, fixed: int, per_worker: i
     return max(1, min(n_jobs, (budget - fixed) // max(per_worker, 1)))
 
 
-def release_pages(array: np.ndarray[Any, Any]) -> None:
+def release_pages(array: np.ndarray[Any, Any] | LazyRows) -> None:
     """Let the resident pages behind a view of a read-only mapped file go; a no-op for other arrays.
 
     A plain walk over a memmap grows resident memory to the size of the file. The data stay on
     disk (and mostly in the page cache): reading them again is always correct. Reading a page may map others
     around it, those of blocks that were let go before among them, so a margin goes with the block.
     """
+    if isinstance(array, LazyRows):
+        mapped = array.mapped
+        if mapped is not None:
+            release_pages(mapped)
+        return
     base: Any = array
     while isinstance(base, np.ndarray):
         if base.base is None:
@@ -130,6 +136,16 @@ def release_pages(array: np.ndarray[Any, Any]) -> None:
     begin -= begin % mmap.PAGESIZE
     end = min(len(base), high - origin + _MAPPED_AROUND)
     base.madvise(mmap.MADV_DONTNEED, begin, end - begin)
+
+
+def release_rows(array: np.ndarray[Any, Any] | LazyRows, start: int, stop: int) -> None:
+    """Let the pages of some rows go, as :func:`release_pages`; rows in no file are not read for it."""
+    if isinstance(array, LazyRows):
+        mapped = array.mapped
+        if mapped is None:
+            return
+        array = mapped
+    release_pages(array[start:stop])
 
 
 def _in_one_piece(array: np.ndarray[Any, Any]) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ._memory import release_pages, workers_within
+from ._memory import release_rows, workers_within
 from ._threads import ordered_map, single_threaded_blas
 from ._validate import Array, Float64, Matrix
 from .pair_products import has_wide_registers
@@ -60,7 +60,7 @@ class RowMap:
             map_rows(frozen(as_stored(matrix, start, stop)), self._shift, self._panels, mapped)
             if not np.isfinite(mapped.sum()):
                 matrix.block(start, stop)
-        release_pages(matrix.data[start:stop])
+        release_rows(matrix.data, start, stop)
         return mapped
 
 

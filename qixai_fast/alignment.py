@@ -11,6 +11,7 @@ import numpy as np
 
 from ._centred import Grams, grams_memory, layer_grams, prefers_grams
 from ._cka_permutations import count_at_least, permutations_memory
+from ._dask_arrays import dask_inputs
 from ._device import resolve_device
 from ._layer_products import LayerProducts, layer_moments, moments_memory
 from ._memory import parse_memory, require_budget
@@ -24,6 +25,7 @@ _NOISE = 1e-13
 _ROUNDING = 1e-12
 
 
+@dask_inputs("X", "Y", access="rows")
 def linear_cka(
     X: Any,
     Y: Any,

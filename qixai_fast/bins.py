@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ._memory import release_pages
+from ._memory import release_pages, release_rows
 from ._threads import ordered_map
 from ._validate import Array, Float64, Matrix, check_choice, check_int
 from .kernels.histogram_cpu import digitize_block, extents, transpose
@@ -105,7 +105,7 @@ def _read(matrix: Matrix, start: int, stop: int, columns: slice) -> Array:
     view = matrix.data[start:stop, columns]
     if not (isinstance(view, np.memmap) and matrix.data.flags.f_contiguous and view.shape[1] > 1):
         copied = np.array(view, dtype=block_dtype(matrix), order="C")
-        release_pages(matrix.data[start:stop])
+        release_rows(matrix.data, start, stop)
         return copied
     # A feature-major file: every column lies elsewhere in it, and the kernel may map megabytes around each.
     copied = np.empty(view.shape, dtype=block_dtype(matrix))

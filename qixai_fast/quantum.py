@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ._centred import cross_singular_values, layer_grams, prefers_grams
+from ._dask_arrays import dask_inputs
 from ._device import resolve_device
 from ._entropies import check_alpha, entropy
 from ._layer_products import layer_moments
@@ -26,6 +27,7 @@ from .bins import check_flag
 _NOISE = 1e-13
 
 
+@dask_inputs("X", access="rows")
 def von_neumann_entropy(
     X: Any,
     *,
@@ -125,6 +127,7 @@ def von_neumann_entropy(
     return value
 
 
+@dask_inputs("X", access="rows")
 def purity(
     X: Any,
     *,
@@ -175,6 +178,7 @@ def purity(
     return min(1.0, float(np.einsum("ij,ij->", state, state)))
 
 
+@dask_inputs("X", access="rows")
 def coherence(
     X: Any,
     *,
@@ -227,6 +231,7 @@ def coherence(
     return max(0.0, magnitudes / layer.n_states - 1.0)
 
 
+@dask_inputs("X", access="rows")
 def effective_rank(
     X: Any,
     *,
@@ -272,6 +277,7 @@ def effective_rank(
     return math.exp(value)
 
 
+@dask_inputs("X", "Y", access="rows")
 def schmidt_spectrum(
     X: Any,
     Y: Any,
@@ -346,6 +352,7 @@ def schmidt_spectrum(
     return first.home.bring(shares / shares.sum())
 
 
+@dask_inputs("X", "Y", access="rows")
 def entanglement_entropy(
     X: Any,
     Y: Any,

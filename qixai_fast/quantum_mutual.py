@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ._dask_arrays import dask_inputs
 from ._device import resolve_device
 from ._entropies import check_alpha
 from ._memory import parse_memory
@@ -13,6 +14,7 @@ from ._validate import as_matrix, check_choice, check_int, check_same_samples
 from .bins import check_flag
 
 
+@dask_inputs("X", "Y", access="rows")
 def quantum_mutual_information(
     X: Any,
     Y: Any,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ._memory import release_pages
+from ._memory import release_rows
 from ._validate import Array, Float64, Matrix, check_finite, piece_rows
 
 # Rows of one product. Rounding errors of float32 sums grow with their length; shorter ones cost
@@ -117,7 +117,7 @@ class ShiftedReader:
         """Let the pages of rows before ``stop`` go."""
         if self._unreleased is not None:
             for matrix in self._matrices:
-                release_pages(matrix.data[self._unreleased : stop])
+                release_rows(matrix.data, self._unreleased, stop)
         self._unreleased = None
 
     def check(self, start: int, stop: int, sums: Array) -> None:
@@ -143,5 +143,5 @@ def mean_of_rows(matrix: Matrix, start: int, stop: int) -> Float64:
         for at in range(0, len(rows), step):
             total += (rows[at : at + step] - first).sum(axis=0)
         mean: Float64 = first + total / len(rows)
-    release_pages(matrix.data[start:stop])
+    release_rows(matrix.data, start, stop)
     return mean

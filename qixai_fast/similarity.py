@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ._dask_arrays import dask_inputs
 from ._device import resolve_device
 from ._map_cosine import cosine_of_maps
 from ._memory import parse_memory
@@ -31,6 +32,7 @@ _TIE_ROUNDINGS = 8
 _KINDS = {1: "row", 0: "column"}
 
 
+@dask_inputs("X", "Y", access=lambda given, shape: "stream" if given["axis"] == 0 else "rows")
 def cosine_similarity(
     X: Any,
     Y: Any = None,
@@ -133,6 +135,7 @@ def cosine_similarity(
     return pair.X.home.bring(result) if out is None else out
 
 
+@dask_inputs("X", "Y", access=lambda given, shape: "stream" if given["axis"] == 0 else "rows")
 def cosine_top_k(
     X: Any,
     Y: Any = None,

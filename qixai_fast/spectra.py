@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ._dask_arrays import dask_inputs
 from ._device import resolve_device, to_numpy
 from ._memory import parse_memory
 from ._random import as_generator
@@ -154,6 +155,7 @@ def _warn_above_tol(bound: Float64, rounding: Float64, tol: float, n_passes: int
     warnings.warn(f"pca: tol={tol:g} is not reached for {names}: {why}", UserWarning, stacklevel=3)
 
 
+@dask_inputs("X", access=lambda given, shape: "stream" if shape[1] <= shape[0] else "rows")
 def pca(
     X: Any,
     n_components: int,
@@ -266,6 +268,7 @@ def _oriented(found: Decomposition, signs: Float64, dtype: np.dtype[Any]) -> Arr
     return rows
 
 
+@dask_inputs("X", access=lambda given, shape: "stream" if shape[1] <= shape[0] else "rows")
 def randomized_svd(
     X: Any,
     n_components: int,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .._dask_arrays import dask_inputs
 from .._device import resolve_device, to_numpy
 from .._memory import parse_memory
 from .._threads import ordered_map, resolve_n_jobs
@@ -218,6 +219,7 @@ def mutual_info_binned(
     return float(values[0, 0])
 
 
+@dask_inputs("X", "Y", access="columns")
 def pairwise_mutual_info_binned(
     X: Any,
     Y: Any = None,

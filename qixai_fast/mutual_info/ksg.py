@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .._dask_arrays import dask_inputs
 from .._device import Home, home_of, resolve_device, to_numpy
 from .._memory import parse_memory, require_budget
 from .._threads import resolve_n_jobs
@@ -267,6 +268,7 @@ def prepare_columns(
     ]
 
 
+@dask_inputs("X", "Y", access="columns")
 def pairwise_mutual_info_ksg(
     X: Any,
     Y: Any = None,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .._dask_arrays import dask_inputs
 from .._device import resolve_device
 from .._memory import parse_memory
 from .._random import as_generator
@@ -91,6 +92,7 @@ def _warn_if_hopeless(n_permutations: int, n_arrangements: float, n_tests: int) 
     )
 
 
+@dask_inputs("X", "Y", access="columns")
 def mutual_info_test(
     X: Any,
     Y: Any = None,
