@@ -1,5 +1,6 @@
 """QIXAI, fast: what the layers of a neural network have learned, on activations too big for memory.
 
+Functions of whole layers take dask arrays of known chunks, too: see :mod:`qixai_fast._dask_arrays`.
 Public names are imported on first use, so that ``import qixai_fast`` costs nothing.
 """
 
@@ -7,6 +8,8 @@ from __future__ import annotations
 
 import importlib
 from typing import Any
+
+from . import _forks
 
 __version__ = "0.1.0"
 
@@ -68,7 +71,8 @@ __all__ = sorted(_HOME)
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'qixai_fast' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    with _forks.importing:
+        value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
     globals()[name] = value
     return value
 

@@ -3,7 +3,8 @@
 A function that streams rows reads a :class:`_Chunked`: every pass computes every chunk once. One that
 reads columns, or rows again and again, reads a :class:`_Scratch`: every chunk is computed once, into a
 temporary file.
-Chunks over columns are computed together, a band of rows at a time.
+Chunks over columns are computed together, a band of rows at a time. ``max_memory`` counts the chunks that are
+held, and not what dask itself takes while it makes one.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import functools
 import inspect
 import mmap
+import os
 import tempfile
 import threading
 from collections import OrderedDict
@@ -194,6 +196,17 @@ class _Scratch(LazyRows):
     def _write(self) -> np.ndarray[Any, Any]:
         path = f"{self._folder}/{self._bands.name}.npy"
         file = np.lib.format.open_memmap(path, "w+", self.dtype, self.shape, fortran_order=self._by_columns)
+        try:
+            # Writing to a mapped page that the disk has no room for would end the process.
+            with open(path, "r+b") as opened:
+                os.posix_fallocate(opened.fileno(), 0, os.path.getsize(path))
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{self._bands.name}: no room for {format_bytes(self.nbytes)} of its chunks "
+                "in the folder for temporary files (set TMPDIR to another)",
+                self._folder,
+            ) from error
         rows, columns = self._bands.rows, self._bands.columns
         for band in range(len(rows) - 1):
             chunks = self._bands.compute(band) if rows[band + 1] > rows[band] else []
@@ -213,13 +226,13 @@ class _Scratch(LazyRows):
 
 
 def _reserve(bands: list[_Bands], streamed: bool, threads: int) -> int:
-    """Bytes that chunks may take."""
+    """Bytes that chunks may take; 0 threads for the least that one thread can do with."""
     if not streamed:
         return max(each.largest for each in bands)
     total = 0
     for each in bands:
         part = max(_PART_BYTES, _PART_ROWS * each.shape[1] * each.dtype.itemsize)
-        total += 2 * each.largest + (part * (threads + 1) if threads > 1 else 0)
+        total += 2 * each.largest + (part * (threads + 1) if threads else 0)
     return total
 
 
@@ -269,7 +282,7 @@ def dask_inputs(
             if budget is not None:
                 if streamed and 2 * reserve > budget:
                     # Threads far apart need more chunks than one thread does.
-                    threads, reserve = 1, _reserve(bands, streamed, 1)
+                    threads, reserve = 1, _reserve(bands, streamed, 0)
                 if reserve >= budget:
                     raise _too_small(bands, reserve, budget)
                 given["max_memory"] = budget - reserve

@@ -107,6 +107,29 @@ def test_a_pass_computes_each_chunk_once(layer, n_jobs):
     assert max(again) <= 2
 
 
+@pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.parametrize("name", ["pca", "krylov", "svd", "top k", "cosine of maps"])
+def test_few_chunks_are_kept(layer, name, n_jobs):
+    # All of the chunks fit the cache here: several passes compute each of them once.
+    X, seen = counted(layer, (250, 4))
+    CALLS[name](X, n_jobs=n_jobs)
+    assert set(seen.values()) == {1}
+
+
+def test_a_full_disk_is_an_error(layer, monkeypatch):
+    import errno
+    import os
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    X, seen = counted(layer, (700, 4))
+    with pytest.raises(OSError, match=r"X: no room for 120\.0 kB"):
+        qf.pairwise_mutual_info_binned(X)
+    assert not seen
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.int8, np.float64, bool])
 def test_dtypes(dtype):
     values = (np.random.default_rng(1).standard_normal((500, 4)) * 3).astype(dtype)
