@@ -41,7 +41,10 @@ def read_plan(path: str | os.PathLike[str]) -> AuditPlan:
         For text that is not TOML, keys that no plan has (the nearest are named), and values that do not fit:
         with file and line.
     """
-    data = Path(path).read_bytes()
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise type(error)(f"plan: {path} cannot be read ({error.strerror or error})") from None
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
