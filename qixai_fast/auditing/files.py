@@ -1,8 +1,8 @@
 """An audit on disk: finished stages kept under keys, and the report put in place when all is done.
 
-A stage is an ``.npz`` and a ``.json`` in ``out/.stages``; the ``.json`` is written last and names the
-digest of the ``.npz``, so a stage is either whole or absent whatever killed the process. The files a user
-reads are put in place at the end; until then those of an earlier audit stay as they were.
+A stage is an ``.npz`` and a ``.json`` in ``out/.stages``; the ``.json`` is written last and holds the
+digests of the ``.npz`` and of itself, so a stage is either whole or absent whatever happened to its files.
+The files a user reads are put in place at the end; until then those of an earlier audit stay as they were.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 import xxhash
 
 from .._validate import Array
+from ..errors import StoreError
 
 Stage = tuple[dict[str, Any], dict[str, Array]]
 
@@ -44,6 +45,12 @@ def npz_bytes(arrays: Mapping[str, Array]) -> bytes:
     contiguous: dict[str, Any] = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     np.savez(buffer, **contiguous)
     return buffer.getvalue()
+
+
+def _note(key: str, arrays: str, result: Any) -> dict[str, Any]:
+    """What a stage's ``.json`` holds: its key, the digest of its arrays, its result, and its own digest."""
+    note = {"key": key, "arrays": arrays, "result": result}
+    return {**note, "digest": digest(json_bytes(note))}
 
 
 def write_atomic(path: Path, data: bytes, *, by_way_of: Path | None = None) -> None:
@@ -90,6 +97,7 @@ class AuditFiles:
         self.out = out
         self._stages = out / _FOLDER
         self._fresh = out / _FOLDER / "new"
+        self._kept: dict[str, str] = {}  # digest of each stage's arrays, as read or written
         if out.exists() and not out.is_dir():
             raise ValueError(f"out: {out} is a file; wanted a directory")
         if (out / "manifest.json").exists():
@@ -101,6 +109,11 @@ class AuditFiles:
                 raise ValueError(
                     f"out: {out} holds {', '.join(foreign[:5])} that no audit wrote; choose another directory"
                 )
+
+    @property
+    def stages(self) -> Path:
+        """Where finished stages are kept, and what they share."""
+        return self._stages
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -125,10 +138,12 @@ class AuditFiles:
     def read(self, name: str, key: str) -> Stage | None:
         """A finished stage; None where it is absent, damaged or from another key."""
         try:
-            note = json.loads((self._stages / f"{name}.json").read_bytes())
+            written = (self._stages / f"{name}.json").read_bytes()
+            note = json.loads(written)
             data = (self._stages / f"{name}.npz").read_bytes()
-            if note["key"] != key or note["arrays"] != digest(data):
+            if note["key"] != key or written != json_bytes(_note(key, digest(data), note["result"])):
                 return None
+            self._kept[name] = note["arrays"]
             with np.load(BytesIO(data), allow_pickle=False) as file:
                 return note["result"], {member: file[member] for member in file.files}
         except (OSError, ValueError, KeyError, TypeError):
@@ -138,12 +153,10 @@ class AuditFiles:
         """Keep a finished stage."""
         result, arrays = stage
         data = npz_bytes(arrays)
+        self._kept[name] = digest(data)
         (self._stages / f"{name}.json").unlink(missing_ok=True)
         write_atomic(self._stages / f"{name}.npz", data)
-        write_atomic(
-            self._stages / f"{name}.json",
-            json_bytes({"key": key, "arrays": digest(data), "result": result}),
-        )
+        write_atomic(self._stages / f"{name}.json", json_bytes(_note(key, self._kept[name], result)))
 
     def fresh_folder(self) -> Path:
         """An empty directory of ours: what is written there goes to ``out`` with :meth:`publish`."""
@@ -162,6 +175,13 @@ class AuditFiles:
         ``stages`` are kept for a next run, others are dropped; ``names`` have arrays for readers.
         ``results.json`` goes first where it would no longer fit the arrays, and comes last. Files that an
         earlier audit put here and this one has no more are removed, and nothing else is.
+
+        Raises
+        ------
+        StoreError
+            Where a stage's arrays are no longer those that were kept.
+        OSError
+            Naming the file that cannot be read or written; the same audit made again goes on from there.
         """
         target = self.out / "results.json"
         if target.exists() and target.read_bytes() != results:
@@ -173,8 +193,7 @@ class AuditFiles:
         before = self._published()
         write_atomic(self._stages / _PUBLISHED, json_bytes(sorted({*before, *listed})))
         for name in names:
-            data = (self._stages / f"{name}.npz").read_bytes()
-            write_atomic(self.out / f"{name}.npz", data, by_way_of=self._stages)
+            write_atomic(self.out / f"{name}.npz", self._arrays_of(name), by_way_of=self._stages)
         for path in made:
             place = self.out / path.relative_to(self._fresh)
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -187,6 +206,16 @@ class AuditFiles:
                 path.unlink()
                 path.with_suffix(".npz").unlink(missing_ok=True)
         write_atomic(self._stages / _PUBLISHED, json_bytes(listed))
+
+    def _arrays_of(self, name: str) -> bytes:
+        """The kept ``.npz`` of a stage, checked."""
+        path = self._stages / f"{name}.npz"
+        data = path.read_bytes()
+        if digest(data) != self._kept[name]:
+            raise StoreError(
+                f"{path}: was changed while the audit ran; make the same call again, which computes it anew"
+            )
+        return data
 
     def _published(self) -> list[str]:
         """What an earlier audit put in place; names that lead out of the directory are not believed."""

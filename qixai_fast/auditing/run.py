@@ -45,6 +45,7 @@ from .results import (
     StoreSummary,
 )
 from .runner import StageRunner, machine, stage_generator
+from .unchanged import StoreWatch
 
 
 def audit(
@@ -107,7 +108,10 @@ def audit(
         For arguments that do not fit, layers the store does not have, NaN or infinite activations (layer,
         row and column named), an ``out`` that is a store or holds files that no audit wrote.
     StoreError
-        For a damaged store, or one without samples.
+        For a damaged store, one without samples, and one that changes while it is audited; samples that a
+        capture appends do not count.
+    OSError
+        Where ``out`` cannot be written, as on a full disk, naming the file. Finished stages stay.
     MemoryBudgetError
         Where ``plan.max_memory`` is too small for a stage.
 
@@ -129,22 +133,21 @@ def audit(
     began = time.perf_counter()
     started = datetime.now(timezone.utc).isoformat()
     opened = store if isinstance(store, ActivationStore) else open_store(store)
+    watch = StoreWatch(opened)
     asked = chosen_plan(plan)
     _check_model(model, inputs, target)
     seed = _seed(random_state) if asked.random_state is None else asked.random_state
     plan, early = resolve_plan(asked, opened)
     embedded = embedded_plan(asked, plan, seed)
     classes, no_classes = find_classes(opened)
-    context = AuditContext(opened, plan, classes, no_classes)
     files = None if out is None else output_files(Path(out), opened)
+    context = AuditContext(opened, plan, classes, no_classes)
     costs = stage_costs(context, subject=model is not None and plan.n_attributions > 0, measure=progress)
     verified = _check_data(opened, progress)
     subject = None
     if model is not None and plan.n_attributions > 0:
         subject = draw_subject(context, model, inputs, target, stage_generator(seed, "inputs"))
-    runner = StageRunner(
-        files, {"store": opened.checksum}, seed, len(costs) - 1, progress, context.tidy, costs
-    )
+    runner = StageRunner(files, {}, seed, len(costs) - 1, progress, context.tidy, costs, watch.check)
 
     def timings() -> dict[str, Any]:
         planned = as_json(costs)
@@ -170,7 +173,14 @@ def audit(
         fresh = files.fresh_folder()
         context.moments.forget()
         context.tidy()
-        write_report(results, arrays, fresh, progress=progress)
+        try:
+            write_report(results, arrays, fresh, progress=progress)
+        except OSError as error:
+            if error.filename is not None:
+                raise
+            raise OSError(
+                error.errno, f"the report cannot be written: {error.strerror}", str(fresh)
+            ) from None
         ran = timings()
         write_atomic(fresh / "timings.json", json_bytes(ran))
         write_atomic(fresh / "plan.toml", embedded.encode())
@@ -227,7 +237,7 @@ def _compute(
             file = stem("layer", context, name)
             result, arrays[file] = runner.run(
                 file,
-                plan.some(LAYER_FIELDS),
+                {**plan.some(LAYER_FIELDS), "data": context.store.checksum_of([name], labels=True)},
                 f"spectrum of {name}",
                 partial(layer_stage, context, name),
             )
@@ -240,7 +250,13 @@ def _compute(
         if couples:
             result, _ = runner.run(
                 "ksg",
-                {**plan.some(KSG_FIELDS), "pairs": keys},
+                {
+                    **plan.some(KSG_FIELDS),
+                    "pairs": keys,
+                    "data": context.store.checksum_of(
+                        sorted({layer for a, _, b, _ in keys for layer in (a, b)})
+                    ),
+                },
                 "KSG on the strongest pairs",
                 partial(ksg_stage, context, keys),
             )
@@ -251,7 +267,12 @@ def _compute(
             class_names = None if context.classes is None else context.classes.names
             result, arrays["attributions"] = runner.run(
                 "attributions",
-                {**plan.some(ATTRIBUTION_FIELDS), "subject": subject.digest, "labels": class_names},
+                {
+                    **plan.some(ATTRIBUTION_FIELDS),
+                    "subject": subject.digest,
+                    "labels": class_names,
+                    "data": context.store.checksum_of(labels=True),
+                },
                 "integrated gradients",
                 partial(attribution_stage, context, subject, runner.shows),
             )
@@ -304,16 +325,17 @@ def _pair(
     title = f"within {a}" if within else f"{a} and {b}"
     both = summaries[a], summaries[b]
     layers = (a,) if within else couple
+    data = {"data": context.store.checksum_of(layers)}
     relation_file, information_file = (stem(kind, context, *layers) for kind in ("relation", "mutual_info"))
     relation, arrays[relation_file] = runner.run(
         relation_file,
-        plan.some(RELATION_FIELDS),
+        {**plan.some(RELATION_FIELDS), **data},
         f"similarity, {title}",
         partial(relation_stage, context, couple, both),
     )
     information, arrays[information_file] = runner.run(
         information_file,
-        plan.some(MUTUAL_INFO_FIELDS),
+        {**plan.some(MUTUAL_INFO_FIELDS), **data},
         f"mutual information, {title}",
         partial(mutual_info_stage, context, couple, both),
     )
@@ -338,7 +360,8 @@ def _labels(
     layers: list[Any] = []
     for name in context.layers:
         file = stem("labels", context, name)
-        depends = context.plan.some(LABEL_FIELDS)
+        data = context.store.checksum_of([name], labels=True)
+        depends = {**context.plan.some(LABEL_FIELDS), "data": data}
         result, arrays[file] = runner.run(
             file, depends, f"class information in {name}", partial(label_stage, context, name)
         )

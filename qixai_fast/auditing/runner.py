@@ -22,6 +22,7 @@ from .files import AuditFiles, Stage, digest, json_bytes
 
 _BAR_DELAY = 0.5  # seconds before a bar appears, so that quick audits stay silent
 _PACKAGE = Path(__file__).resolve().parents[1]
+_LIBRARIES = ("numpy", "scipy", "numba", "llvmlite", "torch")
 # What decides how results look or how a command is called, but no number.
 _NO_NUMBERS = (
     "auditing/report",
@@ -29,6 +30,7 @@ _NO_NUMBERS = (
     "auditing/findings.py",
     "auditing/checks.py",
     "auditing/plan_file.py",
+    "auditing/unchanged.py",
     "auditing/costs.py",
     "auditing/rates.py",
     "cli.py",
@@ -38,7 +40,11 @@ _NO_NUMBERS = (
 
 @cache
 def code_digest() -> str:
-    """Digest of the code that results depend on: this package's sources and the libraries' versions."""
+    """Digest of the code that results depend on: this package's sources, libraries, and the processor.
+
+    Bits are promised to be the same on one type of processor with one set of libraries, so an audit that
+    goes on elsewhere begins anew instead of mixing them.
+    """
     folders = [(_PACKAGE, "package"), (Path(kernels.__path__[0]), "kernels")]
     parts: list[bytes] = []
     for folder, label in folders:
@@ -46,8 +52,35 @@ def code_digest() -> str:
             name = path.relative_to(folder).as_posix()
             if label == "kernels" or not name.startswith(_NO_NUMBERS):
                 parts += [f"{label}/{name}".encode(), path.read_bytes()]
-    parts += [f"{name} {_version(name)}".encode() for name in ("numpy", "scipy", "numba", "torch")]
+    parts += [f"{name} {_version(name)}".encode() for name in _LIBRARIES]
+    parts += [part.encode() for part in (*_processor(), *_blas())]
     return digest(b"".join(digest(part).encode() for part in parts))
+
+
+def _processor() -> tuple[str, str]:
+    """What numba compiles for: another type of processor gives other last bits."""
+    from llvmlite import binding
+    from numba.core import config
+
+    name, features = (getattr(config, option, None) for option in ("CPU_NAME", "CPU_FEATURES"))
+    return (
+        str(name or binding.get_host_cpu_name()),
+        str(features or binding.get_host_cpu_features().flatten()),
+    )
+
+
+def _blas() -> list[str]:
+    """The BLAS of NumPy and SciPy: name, version and the kernels that it chose for this processor."""
+    import scipy.linalg  # noqa: F401  (loads its BLAS, which otherwise comes with the first stage)
+    from threadpoolctl import threadpool_info
+
+    # torch brings one of its own, and only where a model is given: for that, its version stands.
+    found = [
+        one
+        for one in threadpool_info()
+        if one["user_api"] == "blas" and "torch" not in Path(one["filepath"]).parts
+    ]
+    return sorted({f"{one['internal_api']} {one['version']} {one.get('architecture')}" for one in found})
 
 
 def _version(name: str) -> str:
@@ -70,7 +103,7 @@ class StageRunner:
     files : AuditFiles or None
         Where finished stages are kept; None keeps nothing.
     common : dict
-        What every stage depends on: the store's checksum.
+        What every stage depends on beside seed and code.
     seed : int
     n_stages : int
         How many there will be, for the progress bar.
@@ -80,6 +113,8 @@ class StageRunner:
         Called when a stage is done.
     costs : sequence of StageCost
         The plan, for the time that is left.
+    unchanged : callable
+        Called before and after a stage is computed; raises where the data are not what they were.
 
     Attributes
     ----------
@@ -100,12 +135,14 @@ class StageRunner:
         progress: bool,
         tidy: Callable[[], None] = lambda: None,
         costs: Sequence[StageCost] = (),
+        unchanged: Callable[[], None] = lambda: None,
     ) -> None:
         self._files = files
         self._common = {**common, "code": code_digest()}
         self._seed = seed
         self._n_stages = n_stages
         self._tidy = tidy
+        self._unchanged = unchanged
         self._costs = {cost.name: cost for cost in costs}
         terminal = sys.stderr is not None and sys.stderr.isatty()
         self.shows = progress and terminal
@@ -140,7 +177,7 @@ class StageRunner:
         name : str
             Stem of its files.
         depends : dict
-            Plain JSON: everything but store, seed and code that the result depends on.
+            Plain JSON: everything but seed and code that the result depends on, with a digest of the data.
         title : str
             For the progress bar.
         compute : callable
@@ -152,7 +189,9 @@ class StageRunner:
         stage = None if self._files is None else self._files.read(name, key)
         reused = stage is not None
         if stage is None:
+            self._unchanged()
             result, arrays = compute(stage_generator(self._seed, name))
+            self._unchanged()
             # As read back from disk, so that a resumed audit sees the same types.
             stage = json.loads(json_bytes(result)), {k: np.asarray(v) for k, v in arrays.items()}
             if self._files is not None:

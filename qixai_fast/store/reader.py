@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
@@ -170,6 +170,25 @@ class ActivationStore(Mapping[str, Map]):
         sums = [[chunk.stop, *chunk.checksums] for chunk in self._journal.chunks]
         return xxhash.xxh3_128_hexdigest(canonical_json([self._manifest.structure(), sums]))
 
+    def checksum_of(self, layers: Iterable[str] = (), *, labels: bool = False) -> str:
+        """Digest of a few layers, and of the labels if wanted: it changes when one of them does.
+
+        Reading it reads no data. Other layers, sample ids and metadata do not enter.
+
+        Raises
+        ------
+        KeyError
+            For an unknown layer.
+        """
+        info = self.info
+        chosen = [info[self._known(name)] for name in layers]
+        described = [[one.name, one.dtype, one.source_dtype, one.reduction, one.shape] for one in chosen]
+        places = [self._places[one.file] for one in chosen]
+        if labels and self._manifest.labels:
+            places.append(self._places["labels.npy"])
+        sums = [[chunk.stop, *(chunk.checksums[place] for place in places)] for chunk in self._journal.chunks]
+        return xxhash.xxh3_128_hexdigest(canonical_json([described, sums]))
+
     def columns(self, name: str) -> Map:
         """One layer feature by feature: a read-only map of shape (n_samples, d), Fortran order.
 
@@ -185,6 +204,11 @@ class ActivationStore(Mapping[str, Map]):
         """
         file = self._manifest.files[self._known(name)]
         return open_columns(self.path, self._arrays[file], self._places[file], self._journal, self[name])
+
+    @property
+    def files(self) -> list[Path]:
+        """Files that hold samples: those of the layers, then of labels and sample ids."""
+        return [self.path / file for file in self._arrays]
 
     def verify(self, progress: bool = False, *, n_jobs: int | None = None) -> list[str]:
         """Read every committed byte and compare it with its checksum.
