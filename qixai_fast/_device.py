@@ -15,6 +15,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from ._forks import ready_torch
 from ._lazy_rows import LazyRows
 
 
@@ -48,6 +49,7 @@ def _tensor_to_numpy(value: Any, name: str) -> npt.NDArray[Any]:
     """View a tensor's values; TypeError for tensors that NumPy has no form for."""
     import torch
 
+    ready_torch()
     tensor = value.detach()
     if tensor.is_nested:
         raise TypeError(f"{name}: nested tensors are not supported; call .to_padded_tensor() first")

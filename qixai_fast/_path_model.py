@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from ._forks import ready_torch
 from ._path_inputs import PathSamples, check_output, select_outputs, summing_dtype
 from ._validate import Float64
 
@@ -26,6 +27,7 @@ def recording() -> Iterator[None]:
     """Record operations for a gradient, also inside ``torch.no_grad()`` and ``torch.inference_mode()``."""
     import torch
 
+    ready_torch()
     with torch.inference_mode(False), torch.enable_grad():
         yield
 

@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
+from . import _forks
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -92,9 +94,25 @@ def _set_blas_threads(library: Any, count: int) -> None:
     getattr(library, "_real_set_num_threads", library.set_num_threads)(count)
 
 
-_blas_lock = threading.Lock()
+_blas_lock = threading.RLock()
 _blas_users = 0
 _blas_before: list[tuple[Any, int]] = []
+_own = threading.local()  # how many of the users are this thread's
+_forks.held_by_forks(_blas_lock)
+
+
+def _lift_limit() -> None:
+    for library, count in _blas_before:
+        _set_blas_threads(library, count)
+
+
+@_forks.in_child
+def _forget_other_users() -> None:
+    """In a forked child: the users in other threads are not there to lift the limit."""
+    global _blas_users
+    before, _blas_users = _blas_users, getattr(_own, "users", 0)
+    if before and not _blas_users:
+        _lift_limit()
 
 
 @contextmanager
@@ -111,11 +129,12 @@ def single_threaded_blas() -> Iterator[None]:
             for library, _ in _blas_before:
                 _set_blas_threads(library, 1)
         _blas_users += 1
+        _own.users = getattr(_own, "users", 0) + 1
     try:
         yield
     finally:
         with _blas_lock:
             _blas_users -= 1
+            _own.users = getattr(_own, "users", 0) - 1
             if _blas_users == 0:
-                for library, count in _blas_before:
-                    _set_blas_threads(library, count)
+                _lift_limit()

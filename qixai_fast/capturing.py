@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xxhash
 
+from . import _forks
 from ._batches import (
     Batch,
     Place,
@@ -310,6 +311,7 @@ def _checked_model(model: Any) -> torch.nn.Module:
         raise TypeError(f"model: wanted a torch.nn.Module, got {type(model).__name__}")
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         raise TypeError("model: torch takes no hooks on TorchScript modules; capture from the eager model")
+    _forks.ready_torch()
     return model
 
 

@@ -20,6 +20,7 @@ import xxhash
 
 from .._validate import Array
 from ..errors import StoreError
+from ..store.locking import lock
 
 Stage = tuple[dict[str, Any], dict[str, Array]]
 
@@ -71,14 +72,6 @@ def write_atomic(path: Path, data: bytes, *, by_way_of: Path | None = None) -> N
         raise OSError(error.errno, f"cannot be written: {error.strerror}", str(path)) from None
 
 
-def _lock(file: Any) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows: no such locks
-        return
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
 class AuditFiles:
     """The output directory of an audit.
 
@@ -125,9 +118,9 @@ class AuditFiles:
             Where another audit is at work in it. The lock ends with the process, however that ends.
         """
         self._stages.mkdir(parents=True, exist_ok=True)
-        with open(self._stages / "lock", "wb") as file:
+        with open(self._stages / "lock", "ab") as file:
             try:
-                _lock(file)
+                lock(file, wait=False)
             except BlockingIOError:
                 raise ValueError(f"out: another audit is writing to {self.out}") from None
             write_atomic(self._stages / _MARKER, json_bytes({"format": "qixai-fast audit", "version": 1}))

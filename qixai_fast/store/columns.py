@@ -23,11 +23,13 @@ from .._memory import release_pages
 from ..errors import StoreError
 from .format import canonical_json
 from .journal import Journal
+from .locking import lock
 from .npy import GrowingArray, bytes_of, npy_header, open_inside, sync_directory, write_all
 
 FOLDER = "columns"
 _BLOCK_BYTES = 16 * 2**20
 _TILE = 64
+_ATTEMPTS = 5
 
 
 def _block_rows(array: GrowingArray) -> int:
@@ -76,18 +78,8 @@ def open_columns(
     """
     shape = _shape(array, journal.n_samples)
     header = npy_header(array.dtype, shape, fortran_order=True)
-    folder = directory / FOLDER
-    prefix = _prefix(array, journal, place)
-    path = _find(folder, prefix)
-    if path is None:
-        try:
-            path = _make(folder, prefix, header, array, rows)
-        except OSError as error:
-            raise StoreError(
-                f"{folder}: the feature-major copy of {array.title} could not be written ({error.strerror}); "
-                f"it needs {len(header) + rows.nbytes} bytes of free, writable space there"
-            ) from error
-    with open_inside(folder, path.name, os.O_RDONLY) as file:
+    path, opened = _opened(directory / FOLDER, _prefix(array, journal, place), header, array, rows)
+    with opened as file:
         if os.fstat(file.fileno()).st_size != len(header) + rows.nbytes or file.read(len(header)) != header:
             raise StoreError(
                 f"{path}: the feature-major copy is damaged; delete it and it will be made again"
@@ -97,15 +89,37 @@ def open_columns(
     return mapped
 
 
+def _opened(
+    folder: Path, prefix: str, header: bytes, array: GrowingArray, rows: np.memmap[Any, np.dtype[Any]]
+) -> tuple[Path, io.FileIO]:
+    """The finished copy, made first where there is none, or where it went before it could be opened."""
+    for attempt in range(_ATTEMPTS):
+        path = _find(folder, prefix)
+        if path is None:
+            try:
+                path = _make(folder, prefix, header, array, rows)
+            except OSError as error:
+                raise StoreError(
+                    f"{folder}: the feature-major copy of {array.title} could not be written "
+                    f"({error.strerror}); it needs {len(header) + rows.nbytes} bytes of free, writable space "
+                    "there"
+                ) from error
+        try:
+            return path, open_inside(folder, path.name, os.O_RDONLY)
+        except StoreError:
+            # Removed by a process that sees more samples of a store that grows, and made a copy of those.
+            if attempt == _ATTEMPTS - 1 or path.exists():
+                raise
+    raise AssertionError("the last attempt returns or raises")
+
+
 def _make(
     folder: Path, prefix: str, header: bytes, array: GrowingArray, rows: np.memmap[Any, np.dtype[Any]]
 ) -> Path:
     """Write the copy under a temporary name, locked, and give it its name when it is whole."""
-    import fcntl  # a finished copy can be read where this module does not exist
-
     folder.mkdir(exist_ok=True)
     temporary = folder / f"{prefix}tmp"
-    with _locked(temporary, fcntl.LOCK_EX) as file:
+    with _locked(temporary, wait=True) as file:
         path = _find(folder, prefix)
         if path is not None:  # made by another process while this one waited
             temporary.unlink()
@@ -122,14 +136,12 @@ def _make(
     return path
 
 
-def _locked(path: Path, how: int) -> io.FileIO:
+def _locked(path: Path, *, wait: bool) -> io.FileIO:
     """Open and lock a temporary file that is still the one of that name once the lock is there."""
-    import fcntl
-
     while True:
         file = open_inside(path.parent, path.name, os.O_RDWR | os.O_CREAT)
         try:
-            fcntl.flock(file, how)
+            lock(file, wait=wait)
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                     return file
@@ -141,15 +153,13 @@ def _locked(path: Path, how: int) -> io.FileIO:
 
 def _remove_others(folder: Path, array: GrowingArray, kept: Path) -> None:
     """Delete copies of rows that have since grown, and what killed makers of them left."""
-    import fcntl
-
     stem = re.escape(array.file.removesuffix(".npy"))
     copies = re.compile(stem + r"\.[0-9a-f]{16}\.([0-9a-f]{16}\.npy|tmp)")
     for old in folder.iterdir():
         if old == kept or not copies.fullmatch(old.name):
             continue
         if old.suffix == ".tmp":
-            with suppress(OSError), _locked(old, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            with suppress(OSError), _locked(old, wait=False):
                 old.unlink()
         else:
             old.unlink(missing_ok=True)
@@ -206,6 +216,9 @@ def columns_problems(directory: Path, array: GrowingArray, place: int, journal: 
             if file.read(len(header)) != header:
                 return [f"{path}: its header is damaged; {mend}"]
             digest = _digest(file, header, array, journal.n_samples)
+    except StoreError:
+        # A process that sees more samples has removed it: nothing that anyone would still use.
+        return [] if not path.exists() else [f"{path}: cannot be opened; {mend}"]
     except OSError as error:
         return [f"{path}: cannot be read ({error.strerror}); {mend}"]
     if digest != path.name.split(".")[-2]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
@@ -110,6 +111,17 @@ def check_header(array: GrowingArray, raw: bytes, path: Path) -> int:
     if int.from_bytes(raw[8:10], "little") + 10 != array.header_bytes:
         raise StoreError(f"{path}: its .npy header is not the one the store wrote; {FROM_A_COPY}")
     return int(shape[0])
+
+
+def read_header(array: GrowingArray, file: io.FileIO, path: Path) -> int:
+    """:func:`check_header` of an open file; looked at again where a writer may be rewriting it just then."""
+    for _ in range(2):
+        with suppress(StoreError):
+            file.seek(0)
+            return check_header(array, file.read(array.header_bytes), path)
+        time.sleep(0.01)
+    file.seek(0)
+    return check_header(array, file.read(array.header_bytes), path)
 
 
 def open_inside(directory: Path, file: str, flags: int) -> io.FileIO:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +18,7 @@ from ..errors import StoreError
 from .columns import open_columns
 from .format import LayerInfo, Manifest, canonical_json, read_manifest
 from .journal import Journal, cut_back_hint, read_journal
-from .npy import GrowingArray, check_header, open_inside
+from .npy import GrowingArray, open_inside, read_header
 from .verifying import find_problems
 
 Map = np.memmap[Any, np.dtype[Any]]
@@ -239,7 +238,7 @@ def check_files(directory: Path, manifest: Manifest, journal: Journal) -> None:
     for array in manifest.arrays():
         path = directory / array.file
         with open_inside(directory, array.file, os.O_RDONLY) as file:
-            _check_header_of(array, file, path)
+            read_header(array, file, path)
             size = os.fstat(file.fileno()).st_size
         if size < array.offset(journal.rows(array)):
             whole = [c for c in journal.chunks if array.offset(c.rows(array)) <= size]
@@ -249,19 +248,6 @@ def check_files(directory: Path, manifest: Manifest, journal: Journal) -> None:
                 f"{path}: is truncated in chunk {len(whole)} (samples {keep} to {end - 1}): it has {size} "
                 f"bytes of {array.offset(journal.rows(array))}; {cut_back_hint(directory, keep)}"
             )
-
-
-def _check_header_of(array: GrowingArray, file: Any, path: Path) -> None:
-    """Check a file's header; looked at again where a writer may be rewriting it just then."""
-    for attempt in range(3):
-        try:
-            file.seek(0)
-            check_header(array, file.read(array.header_bytes), path)
-            return
-        except StoreError:
-            if attempt == 2:
-                raise
-            time.sleep(0.01)
 
 
 def map_rows(directory: Path, array: GrowingArray, n_rows: int) -> Map:
