@@ -294,7 +294,7 @@ class _Pair:
             if mask.any()
         ]
         if found:
-            warnings.warn(f"{'; '.join(found)}: their cosine is set to 0", UserWarning, stacklevel=3)
+            warnings.warn(f"{'; '.join(found)}: their cosine is set to 0", UserWarning, stacklevel=4)
 
 
 def _check_out(out: Any, pair: _Pair) -> None:

@@ -152,7 +152,7 @@ def _warn_above_tol(bound: Float64, rounding: Float64, tol: float, n_passes: int
         why = (
             f"{n_passes} passes did not settle them: their singular values lie too close to those that follow"
         )
-    warnings.warn(f"pca: tol={tol:g} is not reached for {names}: {why}", UserWarning, stacklevel=3)
+    warnings.warn(f"pca: tol={tol:g} is not reached for {names}: {why}", UserWarning, stacklevel=4)
 
 
 @dask_inputs("X", access=lambda given, shape: "stream" if shape[1] <= shape[0] else "rows")

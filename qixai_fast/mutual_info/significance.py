@@ -88,7 +88,7 @@ def _warn_if_hopeless(n_permutations: int, n_arrangements: float, n_tests: int) 
         f"mutual_info_test: {n_permutations} permutations give no p-value below {least:.2g}, so one "
         f"dependent pair among {n_tests} cannot reach q < {_SIGNIFICANT}: {advice}",
         UserWarning,
-        stacklevel=3,
+        stacklevel=4,
     )
 
 
