@@ -29,6 +29,7 @@ SUITES = {  # in the order of the tables; a suite is a file test_NAME.py
     "gradients": "Integrated gradients",
     "conductance": "Layer conductance",
     "riemann": "Riemann sums of recorded gradients",
+    "verify": "Verifying a store",
     "estimators": "Estimators and linear-algebra drop-ins for scikit-learn",
 }
 HEAD = "| work | ours | beside | its time | ratio (lowest to highest round) | promised | met |"
