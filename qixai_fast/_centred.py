@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ._cluster import tree
 from ._layer_products import LayerProducts
 from ._memory import workers_within
 from ._products import gram, gram_memory
-from ._threads import ordered_map, single_threaded_blas
+from ._threads import single_threaded_blas
 from ._validate import Float64, Matrix
 from ._views import Affine, Centred, layer_scale
-from .statistics import combine_tree, leaf_bounds, leaf_shift
+from .statistics import leaf_bounds, leaf_shift
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def _column_means(view: Affine, n_jobs: int) -> Float64:
         total: Float64 = view.block(*bounds).sum(axis=0)
         return total
 
-    total = combine_tree(ordered_map(leaf, leaf_bounds([view]), n_jobs), np.add)
+    total = tree(leaf, leaf_bounds([view]), np.add, n_jobs)
     means: Float64 = total / view.n_samples
     return means
 

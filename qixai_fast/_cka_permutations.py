@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ._centred import centred_view, centred_view_memory, grams_memory, layer_grams
+from ._cluster import current, mapped
 from ._memory import workers_within
 from ._threads import ordered_map, single_threaded_blas
 from ._validate import Float64, Matrix
@@ -62,11 +64,9 @@ def count_at_least(
     fixed, per_worker = permutations_memory(X, Y)
     work = f"permutations of {n} samples of {X.n_features} and {Y.n_features} features"
     workers = workers_within(budget, n_jobs, fixed=fixed, per_worker=per_worker, work=work)
-    inner, p, q = (_from_grams if _gathers(X, Y) else _from_features)(X, Y, workers)
-    weight = n / (n - 2) if debiased else 0.0
-
-    def statistic(order: Order) -> float:
-        return inner(order) - weight * float((p * q[order]).sum())
+    statistic = _Statistic(X, Y, n / (n - 2) if debiased else 0.0, workers)
+    if current() is None:
+        statistic.prepare()
 
     def orders() -> Iterator[Order]:
         yield np.arange(n)
@@ -74,8 +74,30 @@ def count_at_least(
             yield generator.permutation(n)
 
     with single_threaded_blas():
-        observed, *permuted = ordered_map(statistic, orders(), workers)
+        observed, *permuted = mapped(statistic, orders(), workers)
     return sum(value >= observed - tolerance for value in permuted)
+
+
+class _Statistic:
+    """What permutations change of CKA; another process is sent the layers, and makes its own matrices."""
+
+    def __init__(self, X: Matrix, Y: Matrix, weight: float, n_jobs: int) -> None:
+        self.layers, self.weight, self.n_jobs = (X, Y), weight, n_jobs
+        self._ready: Ready | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Statistic, (*self.layers, self.weight, 1)
+
+    def prepare(self) -> Ready:
+        """Matrices that all permutations share."""
+        if self._ready is None:
+            make = _from_grams if _gathers(*self.layers) else _from_features
+            self._ready = make(*self.layers, self.n_jobs)
+        return self._ready
+
+    def __call__(self, order: Order) -> float:
+        inner, p, q = self._ready or self.prepare()
+        return inner(order) - self.weight * float((p * q[order]).sum())
 
 
 Ready = tuple[Callable[[Order], float], Float64, Float64]

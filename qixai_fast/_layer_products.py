@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ._cluster import tree
 from ._memory import workers_within
-from ._threads import ordered_map, single_threaded_blas
+from ._threads import single_threaded_blas
 from ._validate import PIECE_BYTES, Float64, Matrix
 from ._views import WithSquaredNorm, column_scales, layer_scale
-from .statistics import check_squares, combine_tree, leaf_shift
+from .statistics import check_squares, leaf_shift
 
 Pair = tuple[int, int]
 
@@ -171,7 +172,7 @@ def layer_products(
         return chunk_sums(views, blocks, rows)
 
     with single_threaded_blas():
-        sums = combine_tree(ordered_map(leaf, _bounds(n), n_jobs), combine_sums)
+        sums = tree(leaf, _bounds(n), combine_sums, n_jobs)
     return finalize_products(views, sums)
 
 

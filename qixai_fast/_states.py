@@ -11,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 
+from ._cluster import mapped
 from ._entropies import PartialSpectrum, entropy
 from ._memory import require_budget, workers_within
 from ._products import RowProducts, gram, gram_memory
 from ._threads import ordered_map, single_threaded_blas
 from ._unit_rows import UnitRows
 from ._validate import PIECE_BYTES, Array, Float64, Matrix, piece_rows
+from .bins import row_blocks
 from .statistics import leaf_bounds, reduce_rows
 
 Mask = npt.NDArray[np.bool_]
@@ -81,10 +83,9 @@ def states_of(matrices: Sequence[Matrix], zero_samples: str) -> list[States]:
     if zero_samples == "drop":
         dropped = np.zeros(matrices[0].n_samples, dtype=bool)
         for matrix in matrices:
-            step = piece_rows(matrix.n_features)
-            for start in range(0, matrix.n_samples, step):
-                rows = slice(start, min(start + step, matrix.n_samples))
-                dropped[rows] |= ~matrix.block(rows.start, rows.stop).any(axis=1)
+            bounds = row_blocks(matrix.n_samples, piece_rows(matrix.n_features))
+            for (start, stop), zero in zip(bounds, mapped(_ZeroRows(matrix), bounds, 1), strict=True):
+                dropped[start:stop] |= zero
         if dropped.all():
             names = " and ".join(matrix.name for matrix in matrices)
             nothing = "every sample is all zeros" + (" in one of them" if len(matrices) > 1 else "")
@@ -92,6 +93,16 @@ def states_of(matrices: Sequence[Matrix], zero_samples: str) -> list[States]:
     return [
         States(m.name, m.data, m.home, False, np.zeros(m.n_samples, dtype=bool), dropped) for m in matrices
     ]
+
+
+@dataclass(frozen=True)
+class _ZeroRows:
+    """Which of some rows are all zeros."""
+
+    matrix: Matrix
+
+    def __call__(self, bounds: tuple[int, int]) -> Mask:
+        return np.asarray(~self.matrix.block(*bounds).any(axis=1))
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,13 @@ class UnitRows(Matrix):
 
     center: bool
     is_zero: npt.NDArray[np.bool_]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Another process fills in its own: a byte a sample need not travel.
+        return {**self.__dict__, "is_zero": len(self.is_zero)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, is_zero=np.zeros(state["is_zero"], dtype=bool))
 
     def block(self, start: int, stop: int) -> Float64:
         rows = np.empty((stop - start, self.n_features))

@@ -6,12 +6,11 @@ Each is a :class:`Matrix`, so that whatever streams a matrix streams these too.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import reduce
 
 import numpy as np
 
+from ._cluster import tree
 from ._memory import release_pages
-from ._threads import ordered_map
 from ._validate import Float64, Matrix, piece_rows
 from .statistics import leaf_bounds
 
@@ -92,7 +91,7 @@ def largest_magnitudes(matrix: Matrix, n_jobs: int) -> Float64:
         magnitudes: Float64 = np.maximum(rows.max(axis=0), -rows.min(axis=0))
         return magnitudes
 
-    largest: Float64 = reduce(np.maximum, ordered_map(leaf, leaf_bounds([matrix]), n_jobs))
+    largest: Float64 = tree(leaf, leaf_bounds([matrix]), np.maximum, n_jobs)
     return largest
 
 

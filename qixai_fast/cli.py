@@ -204,6 +204,13 @@ def audit(
     ] = None,
     n_jobs: Annotated[int | None, typer.Option(help="Threads; all cores where not given.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all that is random; 0 by default.", min=0)] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="Dask cluster to work on, such as tcp://HOST:PORT; its workers read the store."),
+    ] = None,
+    scheduler_file: Annotated[
+        Path | None, typer.Option(help="The same, by the file that dask scheduler --scheduler-file wrote.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Audit a store: spectra, similarity, entanglement, labels, attributions, and one report.
@@ -219,6 +226,7 @@ def audit(
         from . import audit as run_audit
         from ._loading import load_object
         from .auditing import costs, memory, planning
+        from .auditing.dask import connected
         from .auditing.plan_file import read_plan
 
         given = {
@@ -243,7 +251,8 @@ def audit(
                 typer.echo(costs.table(planned))
                 typer.echo(f"\nabout {costs.seconds_text(costs.total_seconds(planned))} in all")
                 return
-            report = run_audit(opened, out, plan=chosen, progress=not quiet, **loaded)
+            with connected(scheduler, scheduler_file) as client:
+                report = run_audit(opened, out, plan=chosen, client=client, progress=not quiet, **loaded)
         for line in report.reading:
             typer.echo(line)
         for warning in report.warnings:

@@ -1,5 +1,7 @@
 """The package's own exceptions. Everything else is the built-in that fits (ValueError, TypeError)."""
 
+from __future__ import annotations
+
 
 class StoreError(Exception):
     """An activation store is damaged, incomplete, foreign or from another version.
@@ -20,3 +22,13 @@ class MemoryBudgetError(MemoryError):
     def __init__(self, message: str, required: int) -> None:
         super().__init__(message)
         self.required = required
+
+    def __reduce__(self) -> tuple[type[MemoryBudgetError], tuple[str, int]]:
+        return MemoryBudgetError, (str(self), self.required)
+
+
+class ClusterError(RuntimeError):
+    """A Dask cluster cannot go on: its scheduler or its workers are gone.
+
+    What an audit finished is kept; the same audit goes on from there, on a cluster or without one.
+    """

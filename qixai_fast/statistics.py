@@ -8,16 +8,18 @@ a result do not depend on threads, workers, budget or the caller's own chunks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from ._blas import mirror_upper
+from ._cluster import tree
 from ._device import Home
 from ._memory import parse_memory, workers_within
-from ._threads import ordered_map, resolve_n_jobs, single_threaded_blas
+from ._threads import resolve_n_jobs, single_threaded_blas
+from ._trees import combine_tree as combine_tree
 from ._validate import Float64, Matrix
 from .pair_products import PairProducts, scratch_bytes
 from .shifted_rows import PRODUCT_ROWS, ShiftedReader, aligned_zeros, mean_of_rows
@@ -51,27 +53,6 @@ def leaf_bounds(matrices: Sequence[Matrix]) -> list[tuple[int, int]]:
     return [(start, min(start + rows, n)) for start in range(0, n, rows)]
 
 
-def combine_tree(partials: Iterable[Partial], combine: Callable[[Partial, Partial], Partial]) -> Partial:
-    """Combine partials, in leaf order, in the binary tree that leaf indices fix.
-
-    Works like a binary counter: at most log2(leaves) + 1 partials are held at a time. Leaves
-    2i and 2i+1 meet first; what is left over at the end combines from the smallest up.
-    """
-    held: list[tuple[int, Partial]] = []
-    for partial in partials:
-        level = 0
-        while held and held[-1][0] == level:
-            partial = combine(held.pop()[1], partial)
-            level += 1
-        held.append((level, partial))
-    if not held:
-        raise ValueError("combine_tree: wanted at least one partial")
-    _, result = held.pop()
-    while held:
-        result = combine(held.pop()[1], result)
-    return result
-
-
 class RowStatistic(Protocol[Partial]):
     """The contract: what a statistic over rows has to offer."""
 
@@ -100,7 +81,7 @@ def reduce_rows(statistic: RowStatistic[Partial], matrices: Sequence[Matrix], n_
     def leaf(bounds: tuple[int, int]) -> Partial:
         return statistic.chunk([matrix.block(*bounds) for matrix in matrices])
 
-    return combine_tree(ordered_map(leaf, leaf_bounds(matrices), n_jobs), statistic.combine)
+    return tree(leaf, leaf_bounds(matrices), statistic.combine, n_jobs)
 
 
 def leaf_shift(block: Float64) -> Float64:
@@ -344,7 +325,7 @@ def cross_moments(
         return statistic.chunk_of(matrices, *bounds)
 
     with single_threaded_blas():
-        sums = combine_tree(ordered_map(part, moment_bounds(matrices), workers), statistic.combine)
+        sums = tree(part, moment_bounds(matrices), statistic.combine, workers)
     check_squares(float(sums.sums[1].sum()), matrices)
     with np.errstate(over="ignore", invalid="ignore"):
         overflown = not np.isfinite(sums.products.sum())

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ._cluster import tree
 from ._device import Home
-from ._threads import ordered_map
 from ._validate import Array, Float64, Matrix
 from .shifted_rows import PRODUCT_ROWS, ShiftedReader, aligned_zeros
-from .statistics import check_squares, combine_tree, leaf_bounds
+from .statistics import check_squares, leaf_bounds
 
 # Rows that stay in a core's cache between the two products they are in.
 _BLOCK_BYTES = 2 * 2**20
@@ -153,7 +153,7 @@ class StreamedScatter:
         def leaf(bounds: tuple[int, int]) -> ImageSums:
             return statistic.chunk_of(self._matrix, *bounds)
 
-        part = combine_tree(ordered_map(leaf, leaf_bounds([self._matrix]), self._n_jobs), statistic.combine)
+        part = tree(leaf, leaf_bounds([self._matrix]), statistic.combine, self._n_jobs)
         total, self.squares, self.peak = *part.sums, part.peak
         whole = float(self.squares.sum())
         check_squares(whole, [self._matrix])

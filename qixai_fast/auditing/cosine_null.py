@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
+from .._cluster import mapped
+from .._origins import derived
 from .._threads import single_threaded_blas
 from .._validate import Array, Float64
 from .context import AuditContext, draw_rows
@@ -31,8 +36,47 @@ def largest_cosine(first: Float64, second: Float64, within: bool) -> float:
     return float(cosines.max())
 
 
+def _standardised_rows(
+    array: Array, rows: npt.NDArray[np.int64], maps: npt.NDArray[np.int64] | None
+) -> Float64:
+    taken = take_rows(array, rows)
+    return _standardised(taken if maps is None else taken[:, maps])
+
+
+@dataclass(frozen=True)
+class _LargestCosine:
+    """:func:`largest_cosine` with the samples of one side in some order."""
+
+    first: Float64
+    second: Float64
+    within: bool
+
+    def __call__(self, order: npt.NDArray[np.int64]) -> float:
+        return largest_cosine(self.first, self.second[order], self.within)
+
+
+@dataclass(frozen=True)
+class _Orders:
+    """Permutations, drawn one after the other as they are asked for."""
+
+    rng: np.random.Generator
+    n: int
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.int64]]:
+        return (self.rng.permutation(self.n) for _ in range(self.count))
+
+
 def chance_threshold(
-    context: AuditContext, first: Array, second: Array, within: bool, rng: np.random.Generator
+    context: AuditContext,
+    first: Array,
+    second: Array,
+    within: bool,
+    rng: np.random.Generator,
+    maps: Sequence[npt.NDArray[np.int64]] = (),
 ) -> float:
     """The absolute centred cosine beyond which a pair differs from random pairing of the samples.
 
@@ -48,6 +92,8 @@ def chance_threshold(
     within : bool
         Both are one layer: only pairs of different maps count.
     rng : Generator
+    maps : two arrays of int, optional
+        The maps of each that are compared; all of them otherwise.
 
     Returns
     -------
@@ -63,10 +109,12 @@ def chance_threshold(
     rows = draw_rows(n, plan.null_samples, rng)
     work = "a permutation null of cosines"
     context.require(8 * len(rows) * (2 * first.shape[1] + 3 * second.shape[1]), work)
-    a, b = _standardised(take_rows(first, rows)), _standardised(take_rows(second, rows))
-    largest = np.empty(plan.n_permutations)
+    of_first, of_second = maps or (None, None)
+    a = derived(_standardised_rows, first, rows, of_first)
+    b = derived(_standardised_rows, second, rows, of_second)
+    orders = _Orders(rng, len(rows), plan.n_permutations)
     with single_threaded_blas():
-        for draw in range(plan.n_permutations):
-            largest[draw] = largest_cosine(a, b[rng.permutation(len(rows))], within)
+        found = mapped(_LargestCosine(a, b, within), orders, 1)
+        largest = np.fromiter(found, np.float64, plan.n_permutations)
     threshold = float(np.sort(largest)[rank - 1]) * math.sqrt((len(rows) - 1) / (n - 1))
     return min(1.0, threshold)

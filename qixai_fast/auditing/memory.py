@@ -14,6 +14,7 @@ import numpy.typing as npt
 import psutil
 
 from .._memory import format_bytes, parse_memory, release_pages, require_budget
+from .._origins import remember
 from .._validate import Array
 from ..errors import MemoryBudgetError
 
@@ -81,6 +82,7 @@ def take_rows(array: Array, rows: npt.NDArray[np.int64]) -> Array:
         some = rows[start : start + _DRAWN_ROWS]
         taken[start : start + len(some)] = array[some]
         release_pages(array[some.min() : some.max() + 1])
+    remember(taken, take_rows, array, rows)
     return taken
 
 
@@ -92,4 +94,5 @@ def take_columns(array: Array, columns: npt.NDArray[np.int64]) -> Array:
         block = array[start : start + step]
         taken[start : start + step] = block[:, columns]
         release_pages(block)
+    remember(taken, take_columns, array, columns)
     return taken

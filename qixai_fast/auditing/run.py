@@ -44,7 +44,7 @@ from .results import (
     Results,
     StoreSummary,
 )
-from .runner import StageRunner, machine, stage_generator
+from .runner import StageRunner, code_digest, machine, stage_generator
 from .unchanged import StoreWatch
 
 
@@ -56,6 +56,7 @@ def audit(
     inputs: Any = None,
     target: Any = None,
     plan: AuditPlan | str | os.PathLike[str] | None = None,
+    client: Any = None,
     random_state: Any = 0,
     progress: bool = True,
 ) -> AuditReport:
@@ -89,6 +90,12 @@ def audit(
         What to compute; a path is that of a TOML file with the fields of :class:`AuditPlan`. The one that
         was used is kept in ``results["plan_file"]`` and in ``plan.toml``: with it, the same store gives the
         same numbers.
+    client : distributed.Client, optional
+        Dask cluster whose workers do the work (needs the extra ``dask``); each has to see the store under the
+        same path, and reads it there. The report has the same bits as one made without, whatever the
+        number of workers, where they have processors of one type. ``plan.max_memory`` and ``n_jobs`` are
+        about this process. Attributions are computed here, and so is what has to do with ``out`` where
+        workers do not see it.
     random_state : None, int, Generator or RandomState
         Seed of everything drawn, unless the plan has one. None and generators give a new seed, noted in the
         results.
@@ -114,6 +121,11 @@ def audit(
         Where ``out`` cannot be written, as on a full disk, naming the file. Finished stages stay.
     MemoryBudgetError
         Where ``plan.max_memory`` is too small for a stage.
+    ClusterError
+        Where the cluster of ``client`` is gone, or has no memory for a task. Finished stages stay, and the
+        same audit goes on from there, also without a client.
+    ImportError
+        For a ``client`` without distributed.
 
     Examples
     --------
@@ -133,6 +145,14 @@ def audit(
     began = time.perf_counter()
     started = datetime.now(timezone.utc).isoformat()
     opened = store if isinstance(store, ActivationStore) else open_store(store)
+    if client is not None:
+        from .dask import on_workers
+
+        with on_workers(client, opened):
+            return audit(
+                opened, out, model=model, inputs=inputs, target=target, plan=plan,
+                random_state=random_state, progress=progress,
+            )  # fmt: skip
     watch = StoreWatch(opened)
     asked = chosen_plan(plan)
     _check_model(model, inputs, target)
@@ -141,7 +161,7 @@ def audit(
     embedded = embedded_plan(asked, plan, seed)
     classes, no_classes = find_classes(opened)
     files = None if out is None else output_files(Path(out), opened)
-    context = AuditContext(opened, plan, classes, no_classes)
+    context = AuditContext(opened, plan, classes, no_classes, files, code_digest())
     costs = stage_costs(context, subject=model is not None and plan.n_attributions > 0, measure=progress)
     verified = _check_data(opened, progress)
     subject = None
@@ -164,6 +184,7 @@ def audit(
 
     if files is None:
         results, arrays = _compute(context, subject, early, seed, embedded, runner, progress)
+        context.finish()
         runner.compare(verified)
         return AuditReport(results, arrays, timings())
     from .report.writer import write_report  # brings matplotlib, which nothing else here needs
@@ -171,8 +192,7 @@ def audit(
     with files.locked():
         results, arrays = _compute(context, subject, early, seed, embedded, runner, progress)
         fresh = files.fresh_folder()
-        context.moments.forget()
-        context.tidy()
+        context.finish()
         try:
             write_report(results, arrays, fresh, progress=progress)
         except OSError as error:

@@ -33,6 +33,8 @@ _NO_NUMBERS = (
     "auditing/unchanged.py",
     "auditing/costs.py",
     "auditing/rates.py",
+    "_cluster.py",
+    "auditing/dask.py",
     "cli.py",
     "demo.py",
 )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .._cluster import current, mapped
 from .._dask_arrays import dask_inputs
 from .._device import resolve_device, to_numpy
 from .._memory import parse_memory
@@ -17,8 +18,10 @@ from ..bins import Bins, Codes, check_binning, check_flag, code_dtype, encode, m
 from ..code_files import CodeFile
 from ..joint_histograms import Index, JointHistograms, Tables
 from .bias import PluginEstimator
+from .binned_elsewhere import TILE_COLUMNS, TilesElsewhere
 from .binned_plan import Plan, plan_work
 from .pairing import Pairs, Tile
+from .variables import check_matrix_finite
 
 
 def bins_of(matrix: Matrix, n_bins: int, strategy: str, plan: Plan, *, zero: bool = False) -> Bins:
@@ -105,6 +108,9 @@ def _pairwise(
     zero = check_flag(zero_bin, "zero_bin")
     estimator = PluginEstimator(n, bias_correction, normalize)
     resolve_device(device)
+    cluster = current()
+    if cluster is not None and cluster.reaches(*matrices):
+        return _elsewhere(matrices, pairs, TilesElsewhere(matrices, estimator, n_bins, strategy, zero))
     plan = plan_work(
         matrices,
         len(pairs),
@@ -128,6 +134,17 @@ def _pairwise(
 
         for tile, values in ordered_map(evaluate, pairs.tiles(*plan.tile), min(plan.n_jobs, len(pairs))):
             pairs.put(out, tile, values)
+    return out
+
+
+def _elsewhere(matrices: list[Matrix], pairs: Pairs, values_of: TilesElsewhere) -> Float64:
+    """All pairs on the workers of a cluster; counts are integers, so the values are those counted here."""
+    for matrix in matrices:
+        check_matrix_finite(matrix)
+    tiles = list(pairs.tiles(TILE_COLUMNS, TILE_COLUMNS))
+    out = np.full(pairs.shape, np.nan)
+    for tile, values in zip(tiles, mapped(values_of, tiles, 1), strict=True):
+        pairs.put(out, tile, values)
     return out
 
 

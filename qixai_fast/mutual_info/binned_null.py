@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from itertools import pairwise
 from math import isqrt
@@ -9,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from .._cluster import mapped
 from .._memory import workers_within
-from .._threads import ordered_map
 from .._validate import Float64, Matrix
 from ..bins import MAX_BINS, Bins, Codes, check_binning, check_flag, code_dtype, encode
 from ..joint_histograms import Index, JointHistograms, counting_bytes, uses_planes
@@ -148,14 +149,17 @@ class BinnedNull:
         margins_x = self._margins(0)
         margins_y = margins_x if len(self.codes) == 1 else self._margins(1)
 
+        estimator, n_samples = self.estimator, self.n_samples
+
         def mean(pair: tuple[int, int]) -> float:
             x, y = margins_x[pair[0]], margins_y[pair[1]]
-            if x.max() == self.n_samples or y.max() == self.n_samples:
+            if x.max() == n_samples or y.max() == n_samples:
                 return 0.0
-            return self.estimator.expected(x, y)
+            return estimator.expected(x, y)
 
+        pairs = zip(first.tolist(), second.tolist(), strict=True)
         return np.fromiter(
-            ordered_map(mean, zip(first.tolist(), second.tolist(), strict=True), self.n_jobs),
+            mapped(mean, pairs, self.n_jobs),
             dtype=np.float64,
             count=len(first),
         )
@@ -163,6 +167,25 @@ class BinnedNull:
     def parts(self) -> Iterator[BinnedNull]:
         """All pairs at once: codes of all columns are held."""
         yield self
+
+    def whole(self) -> BinnedNull:
+        """This null without what its pairs have of their own."""
+        bare = copy.copy(self)
+        bare.places = bare.moving = bare.still = np.empty(0, dtype=np.int64)
+        bare.expected = bare.location = bare.scale = np.empty(0)
+        return bare
+
+    def share(self, start: int, stop: int) -> tuple[Index, Index, Float64]:
+        """Columns and expected values of some pairs."""
+        some = slice(start, stop)
+        return self.moving[some], self.still[some], self.expected[self.places[some]]
+
+    def with_share(self, share: tuple[Index, Index, Float64]) -> BinnedNull:
+        """:meth:`whole` with some pairs."""
+        part = copy.copy(self)
+        part.moving, part.still, part.expected = share
+        part.places = np.arange(len(part.moving))
+        return part
 
     def _gather(self, columns: Index, order: Index) -> Codes:
         """Codes of some columns of the side that moves, in ``order``."""

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
+from .._cluster import current, mapped
 from .._device import home_of, resolve_device, to_numpy
 from .._memory import parse_memory
 from .._threads import resolve_n_jobs
-from .._validate import check_finite
+from .._validate import Matrix, check_finite
 from .ksg import variable_matrix
 from .pairs import digamma_table, pair_value
-from .pairwise import check_options, map_columns, plan_memory
+from .pairwise import Options, check_options, map_columns, plan_memory
 from .variables import Int32, Jitter, Variable, View, seed_of
+
+# Columns that a worker of a cluster reads together.
+_TOGETHER = 4
 
 
 def label_codes(labels: Any, n_samples: int) -> tuple[Int32, int]:
@@ -60,6 +67,24 @@ def label_variable(codes: Int32, n_labels: int) -> Variable:
         views=(nothing,),
         key=(0, 0),
     )
+
+
+@dataclass(frozen=True)
+class _ColumnsElsewhere:
+    """Estimates of some columns, in another process."""
+
+    matrix: Matrix
+    label: Variable
+    options: Options
+
+    def __call__(self, columns: range) -> list[float]:
+        n, options = self.matrix.n_samples, self.options
+        psi = digamma_table(n)
+
+        def estimate(variable: Variable) -> float:
+            return pair_value(variable, self.label, options.n_neighbors, options.algorithm, psi)
+
+        return list(map_columns(estimate, self.matrix, columns, options, Jitter(options.seed, n), 1))
 
 
 def mutual_info_mixed(
@@ -133,9 +158,15 @@ def mutual_info_mixed(
     def estimate(variable: Variable) -> float:
         return pair_value(variable, label, options.n_neighbors, options.algorithm, psi)
 
-    values = np.fromiter(
-        map_columns(estimate, matrix, range(matrix.n_features), options, jitter, plan.n_jobs), np.float64
-    )
+    cluster = current()
+    found: Iterator[float]
+    if cluster is not None and cluster.reaches(matrix):
+        d = matrix.n_features
+        groups = [range(i, min(i + _TOGETHER, d)) for i in range(0, d, _TOGETHER)]
+        found = chain.from_iterable(mapped(_ColumnsElsewhere(matrix, label, options), groups, 1))
+    else:
+        found = map_columns(estimate, matrix, range(matrix.n_features), options, jitter, plan.n_jobs)
+    values = np.fromiter(found, np.float64)
     if to_numpy(x, "x").ndim == 1:
         return float(values[0])
     return home_of(x).bring(values)

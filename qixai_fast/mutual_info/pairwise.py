@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -9,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from .._cluster import current, mapped
 from .._memory import workers_within
 from .._threads import ordered_map
 from .._validate import Float64, Matrix, check_choice, check_int
@@ -26,6 +28,8 @@ _READ_GROUP = 4
 _TASK_PAIRS = 32
 # Row blocks in flight while columns are read and checked.
 _READ_BYTES = 2 * 2**20
+# Variables that a worker of a cluster keeps.
+_KEPT_BYTES = 2**29
 # Objects, whatever the number of samples.
 _BASE_BYTES = 2**18
 
@@ -146,6 +150,9 @@ def pairwise_values(
     -------
     (d_x, d_y) float64, or (m,) with pairs.
     """
+    cluster = current()
+    if cluster is not None and cluster.reaches(first, second):
+        return pairwise_elsewhere(first, second, pairs, options)
     jitter = Jitter(options.seed, first.n_samples)
     psi = digamma_table(first.n_samples)
     other = first if second is None else second
@@ -201,6 +208,64 @@ def pairwise_values(
                 result[chosen[:, 0], chosen[:, 1]] = values
                 if second is None:
                     result[chosen[:, 1], chosen[:, 0]] = values
+    return result
+
+
+class _PairsElsewhere:
+    """Pairs of columns, in another process: it prepares the columns it needs, and keeps the latest."""
+
+    def __init__(self, first: Matrix, second: Matrix | None, options: Options) -> None:
+        self.sides, self.options = (first, second), options
+        self._kept: OrderedDict[tuple[int, int], Variable] = OrderedDict()
+        self._shared: tuple[Jitter, Float64] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _PairsElsewhere, (*self.sides, self.options)
+
+    def _common(self) -> tuple[Jitter, Float64]:
+        if self._shared is None:
+            n = self.sides[0].n_samples
+            self._shared = Jitter(self.options.seed, n), digamma_table(n)
+        return self._shared
+
+    def _variable(self, side: int, column: int) -> Variable:
+        if self.sides[side] is None:
+            side = 0
+        matrix = self.sides[side]
+        assert matrix is not None, "the first side is always there"
+        found = self._kept.pop((side, column), None)
+        if found is None:
+            values = read_columns(matrix, [column])[0]
+            name = f"{matrix.name}[:, {column}]"
+            found = self.options.prepare(values, name, matrix.dtype, self._common()[0])
+        self._kept[side, column] = found
+        most = max(4, _KEPT_BYTES // (VARIABLE_BYTES * matrix.n_samples))
+        while len(self._kept) > most:
+            self._kept.popitem(last=False)
+        return found
+
+    def __call__(self, pair: tuple[int, int]) -> float:
+        x, y = self._variable(0, pair[0]), self._variable(1, pair[1])
+        return pair_value(x, y, self.options.n_neighbors, self.options.algorithm, self._common()[1])
+
+
+def pairwise_elsewhere(
+    first: Matrix, second: Matrix | None, pairs: Index | None, options: Options
+) -> Float64:
+    """As :func:`pairwise_values`, on the workers of a cluster; pairs that share a column come together."""
+    d_x, d_y = first.n_features, (first if second is None else second).n_features
+    if pairs is not None:
+        order = np.lexsort((pairs[:, 1], pairs[:, 0]))
+        values = np.empty(len(pairs))
+        chosen = [(int(i), int(j)) for i, j in pairs[order]]
+        values[order] = list(mapped(_PairsElsewhere(first, second, options), chosen, 1))
+        return values
+    chosen = [(i, j) for i in range(d_x) for j in range(i if second is None else 0, d_y)]
+    result: Float64 = np.empty((d_x, d_y))
+    for (i, j), value in zip(chosen, mapped(_PairsElsewhere(first, second, options), chosen, 1), strict=True):
+        result[i, j] = value
+        if second is None:
+            result[j, i] = value
     return result
 
 

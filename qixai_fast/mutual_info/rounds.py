@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from .._cluster import current, mapped
 from .._threads import ordered_map
 from .._validate import Float64
 from .pairing import Index
@@ -24,6 +25,10 @@ FULL_ROUNDS = 20
 # Bytes a round and a pair, for what is kept of them here.
 ROUND_BYTES = 24
 PAIR_BYTES = 176
+
+# Pairs of one task of a cluster, at most, and tasks for each of its threads, at least.
+_TASK_PAIRS = 4096
+_TASKS_PER_THREAD = 4
 
 # Values that differ by the order of a sum only count as equal; standardised values are larger.
 _TIE = 1e-12
@@ -39,6 +44,17 @@ class Part(Protocol):
 
     def values(self, order: Index | None, chosen: Index) -> Float64:
         """Values of pairs ``chosen`` (ascending, within the part), one column of each in ``order``."""
+
+
+@runtime_checkable
+class Divisible(Part, Protocol):
+    """A part that can be sent in shares: ``whole().with_share(share(...))`` holds some of its pairs."""
+
+    def whole(self) -> Any:
+        """What all shares have in common."""
+
+    def share(self, start: int, stop: int) -> Any:
+        """What pairs ``start:stop`` have of their own."""
 
 
 class Null(Protocol):
@@ -93,10 +109,32 @@ class _Tally:
         n = len(values)
         return cls(values, np.zeros(n, dtype=np.int64), np.zeros(n), np.zeros(n, dtype=np.int64))
 
+    def put(self, places: slice, some: _Tally) -> None:
+        """Take over what was counted for some of the pairs."""
+        for name in ("values", "reached", "total", "n_used"):
+            getattr(self, name)[places] = getattr(some, name)
+
     def add(self, chosen: Index, values: Float64) -> None:
         self.reached[chosen] += values >= self.values[chosen] - _TIE
         self.total[chosen] += values
         self.n_used[chosen] += 1
+
+
+@dataclass(frozen=True)
+class _Share:
+    """All rounds of some pairs, in another process."""
+
+    rounds: Rounds
+    whole: Any
+
+    def __call__(self, share: tuple[Any, Float64, Float64]) -> tuple[_Tally, Float64]:
+        what, location, scale = share
+
+        def standard(values: Float64) -> float:
+            return float(np.max((values - location) / scale))
+
+        largest = np.full(self.rounds.n_full, -np.inf)
+        return self.rounds._ask(self.whole.with_share(what), 1, standard, largest), largest
 
 
 class Rounds:
@@ -130,7 +168,11 @@ class Rounds:
             def standard(values: Float64, a: Float64 = location, b: Float64 = scale) -> float:
                 return float(np.max((values - a) / b))
 
-            tally = self._ask(part, null.n_jobs, standard, largest)
+            cluster = current()
+            if cluster is not None and isinstance(part, Divisible):
+                tally = self._ask_elsewhere(part, location, scale, largest, cluster.threads)
+            else:
+                tally = self._ask(part, null.n_jobs, standard, largest)
             values[places], n_used[places] = tally.values, tally.n_used
             mean[places] = tally.total / tally.n_used
             pvalues[places] = self._pvalues(tally)
@@ -170,6 +212,20 @@ class Rounds:
                 open_still = tally.reached[unsettled] < self.stop_after
                 if not open_still.all():
                     unsettled = unsettled[open_still]
+        return tally
+
+    def _ask_elsewhere(
+        self, part: Divisible, location: Float64, scale: Float64, largest: Float64, threads: int
+    ) -> _Tally:
+        """As :meth:`_ask`, some pairs a task: a pair's counts and sums do not depend on the other pairs."""
+        n = len(part.places)
+        step = max(1, min(_TASK_PAIRS, -(-n // (_TASKS_PER_THREAD * threads))))
+        cuts = [(start, min(start + step, n)) for start in range(0, n, step)]
+        shares = [(part.share(*cut), location[slice(*cut)], scale[slice(*cut)]) for cut in cuts]
+        tally = _Tally.of(np.empty(n))
+        for cut, (some, most) in zip(cuts, mapped(_Share(self, part.whole()), shares, 1), strict=True):
+            tally.put(slice(*cut), some)
+            np.maximum(largest, most, out=largest)
         return tally
 
     def _pvalues(self, tally: _Tally) -> Float64:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from .._cluster import mapped
 from .._memory import release_pages
 from .._random import as_generator
 from .._validate import Float64, Matrix, as_index, check_finite
@@ -263,15 +264,26 @@ def _spread_view(
     return View.of(placed, members[np.argsort(spread)], axis=axis)
 
 
+@dataclass(frozen=True)
+class _FiniteRows:
+    """Check a block of rows."""
+
+    matrix: Matrix
+    rows: int
+
+    def __call__(self, start: int) -> None:
+        view = self.matrix.data[start : start + self.rows]
+        check_finite(view, self.matrix.name, first_row=start)
+        release_pages(view)
+
+
 def check_matrix_finite(matrix: Matrix) -> None:
     """Raise ValueError naming the first row and column that is NaN or infinite, in one read."""
     if matrix.dtype.kind != "f":
         return
     rows = max(1, _CHECK_BYTES // (8 * matrix.n_features))
-    for start in range(0, matrix.n_samples, rows):
-        view = matrix.data[start : start + rows]
-        check_finite(view, matrix.name, first_row=start)
-        release_pages(view)
+    for _ in mapped(_FiniteRows(matrix, rows), range(0, matrix.n_samples, rows), 1):
+        pass
 
 
 def read_columns(matrix: Matrix, columns: Sequence[int]) -> Float64:
