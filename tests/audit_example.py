@@ -211,6 +211,7 @@ def _pair(a: str, b: str, i: int, j: int, arrays: dict[str, Any], rng: np.random
             "n_pairs": len(upper),
             "n_bins": 8,
             "n_permutations": 199,
+            "n_samples_tested": N,
             "mean": float(upper.mean()),
             "median": float(np.median(upper)),
             "max": float(upper.max()),
@@ -282,6 +283,7 @@ def _labels(arrays: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
                 "median": float(np.median(values)),
                 "max": float(values.max()),
                 "n_permutations": 199,
+                "n_samples_tested": N,
                 "n_max_p_below_alpha": int((p < 0.025).sum()),
                 "best": [
                     {

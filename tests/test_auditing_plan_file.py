@@ -32,6 +32,7 @@ VALUES = {
     "n_steps": st.integers(1, 100),
     "max_n_steps": st.integers(300, 10**6),
     "null_samples": st.integers(8, 10**6),
+    "test_samples": st.integers(8, 10**6),
     "max_memory": st.none() | st.sampled_from(["2GB", "1.5 MiB", 10**9, 2.5e9]),
     "n_jobs": st.none() | st.integers(1, 64) | st.just(-1),
     "random_state": st.none() | st.integers(0, 2**63 - 1),

@@ -18,12 +18,18 @@ import numpy.typing as npt
 from .._memory import parse_memory, release_pages, require_budget
 from .._threads import resolve_n_jobs
 from .._validate import Array, Matrix, as_matrix
+from ..errors import StoreError
 from ..store import ActivationStore
+from .files import AuditFiles, digest, json_bytes
+from .kept_moments import KeptMoments
+from .layer_codes import LayerCodes
 from .layer_moments import LayerMoments
 from .memory import give_back, take_columns
 from .plan import AuditPlan
 
 _MOST_CLASSES = 1000
+# Smaller layers stay in the kernel's cache, where columns of rows are read fast enough.
+COPIED_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -47,12 +53,18 @@ class AuditContext:
         None without labels, and where labels are not classes.
     no_classes : str
         Why ``classes`` is None; empty where it is not.
+    files : AuditFiles, optional
+        Where work that a resumed audit needs again is kept.
+    code : str
+        Digest of the code that it depends on.
     """
 
     store: ActivationStore
     plan: AuditPlan
     classes: Classes | None
     no_classes: str
+    files: AuditFiles | None = None
+    code: str = ""
 
     @property
     def layers(self) -> Sequence[str]:
@@ -80,7 +92,43 @@ class AuditContext:
         """Products of all layers, read when they are first asked for."""
         matrices = {layer: self.matrix(layer) for layer in self.layers}
         between = [couple for couple in self.couples if couple[0] != couple[1]]
-        return LayerMoments(matrices, self.workers(), parse_memory(self.plan.max_memory), between)
+        kept = None
+        if self.files is not None:
+            kept = KeptMoments(self.files, [self.code, self.store.checksum_of(self.layers)])
+        return LayerMoments(matrices, self.workers(), parse_memory(self.plan.max_memory), between, kept)
+
+    @cached_property
+    def _codes(self) -> LayerCodes:
+        return LayerCodes(None if self.files is None else self.files.stages)
+
+    def codes(self, layer: str, maps: npt.NDArray[np.int64]) -> Array:
+        """Bins of some maps of a layer, (n_samples, n_maps): read and sorted once for all pairs of layers."""
+        plan = self.plan
+        assert plan.n_bins is not None, "resolve_plan fills it in"
+        depends = [self.code, self.store.checksum_of([layer]), maps.tolist(), plan.n_bins, plan.strategy]
+        codes = self._codes.of(
+            stem("layer", self, layer),
+            digest(json_bytes(depends)),
+            lambda: self.by_columns(layer),
+            maps,
+            n_bins=plan.n_bins,
+            strategy=plan.strategy,
+            **self.options(),
+        )
+        return codes.T
+
+    def by_columns(self, layer: str) -> Array:
+        """A layer with each column in one piece, from the store's feature-major copy; small ones as they are.
+
+        The copy is made once, inside the store. Where it cannot be written, rows are read instead: slower,
+        and the values are the same.
+        """
+        if self.store[layer].nbytes <= COPIED_BYTES:
+            return self.store[layer]
+        try:
+            return self.store.columns(layer)
+        except StoreError:
+            return self.store[layer]
 
     def columns(self, layer: str, maps: npt.NDArray[np.int64]) -> Array:
         """Some maps of a layer: the memory map itself where they are all, a copy in memory otherwise."""
@@ -95,7 +143,14 @@ class AuditContext:
         """Let go of what a stage leaves behind: pages of mapped files, and freed memory."""
         for layer in self.layers:
             release_pages(self.store[layer])
+        self._codes.tidy()
         give_back()
+
+    def finish(self) -> None:
+        """Let go of everything that stages share: they are done."""
+        self.moments.forget()
+        self._codes.remove()
+        self.tidy()
 
     def require(self, size: int, work: str) -> None:
         """Raise :class:`MemoryBudgetError` where a stage's own arrays do not fit the plan's budget."""

@@ -3,14 +3,16 @@
 With n samples, d maps of a layer, t threads and R for the rates of :mod:`qixai_fast.auditing.rates`:
 
 - ``verify``: every byte once, n bytes * R(checksum) / t.
-- ``layer``: one pass, entropy and purity, R(layer) n d + R(layer squares) n d^2, over t; and products of all
-  layers and pairs of a group, n (d_a + 1) (d_b + 1) R(product) / t, with the first stage that asks for them.
+- ``layer``: two passes, for maps and states, R(layer) n d + R(layer squares) n d^2, over t; and products of
+  all layers and pairs of a group, n (d_a + 1) (d_b + 1) R(product) / t, with the first that asks for them.
 - ``relation``: with r samples, at most ``null_samples``: cosines under m permutations, m r d_a d_b R(cosine),
   on one thread; between layers CKA and its permutations, r d_a d_b (R(CKA) + m R(again)) / t, or with Gram
   matrices r^2 ((d_a + d_b) R(CKA) + m R(again)) / t; and products that no group holds.
-- ``mutual_info``: codes, n d R(code) log2 n; then (1 + m) tables of every pair, R(count), after a permutation
-  and its columns, n R(permute) + d n R(gather); and the exact mean of every pair once, R(expected); over t.
-- ``ksg``: columns and pairs, both as a power of n between 1 and 1.5; one check of both layers a layer pair.
+- ``mutual_info``: with r samples, at most ``test_samples``: codes, r d R(code) log2 r; then (1 + m) tables of
+  every pair, R(count), after a permutation and its columns, r R(permute) + d r R(gather); and the exact mean
+  of every pair once, R(expected); over t. Where n > r, codes of all samples are made once a layer, after a
+  copy of it by columns, R(transpose); and every pair is counted over all samples.
+- ``ksg``: columns and pairs, both as a power of n between 1 and 1.5; one read of every layer.
 - ``labels``: a column by nearest neighbours, R(mixed), and the binned test as above with classes for bins.
 
 Attributions run a model that nobody has timed, and another library draws the page: neither is predicted.
@@ -37,7 +39,7 @@ from ..mutual_info.binned_plan import plan_work
 from ..mutual_info.pairwise import plan_memory
 from ..mutual_info.rounds import PAIR_BYTES, ROUND_BYTES
 from ..statistics import leaf_bounds
-from .context import AuditContext, stem
+from .context import COPIED_BYTES, AuditContext, stem
 from .rates import Rates
 
 # As in mutual_info.binned_null: bytes of a round's values of a pair, and of a table besides its cells.
@@ -90,6 +92,7 @@ class CostModel:
         self._threads = context.workers()
         self._speed = min(self._threads, usable_cores())
         self._groups_read: set[int] = set()
+        self._coded: set[str] = set()
 
     def stages(self, *, subject: bool) -> list[StageCost]:
         """All stages in the order in which they run; ``subject`` where inputs are to be attributed."""
@@ -151,8 +154,8 @@ class CostModel:
             fixed + self._threads * each, self._threads * leaf, 8 * (6 + self._threads) * min(d, 5000) ** 2
         )
         return StageCost(
-            stem("layer", self._context, name), f"spectrum of {name}", 3 * size + read,
-            operations + float(self._n) * d * (d + 3), least, peak, seconds / self._speed,
+            stem("layer", self._context, name), f"spectrum of {name}", 2 * size + read,
+            operations + float(self._n) * d * (d + 1) / 2, least, peak, seconds / self._speed,
         )  # fmt: skip
 
     def _relation(self, couple: tuple[str, str]) -> StageCost:
@@ -163,7 +166,9 @@ class CostModel:
         operations = m * rows * compared
         seconds = operations * self._rates.cosine()
         read, (fixed, each) = 0, (0, 0)
-        least = 8 * rows * (2 * self._width(a) + 3 * self._width(b)) + self._copied(a) + self._copied(b)
+        least = 8 * rows * (2 * self._size(a)[0] + 3 * self._size(b)[0])
+        if context.moments.group_of(a, b) is None:
+            least += sum(self._copied(name) for name in {a, b})
         if a != b:
             products, read, (fixed, each) = self._products(a, b)
             wide = float(self._size(a)[0] * self._size(b)[0])
@@ -189,7 +194,7 @@ class CostModel:
         self, names: Sequence[str], widths: list[int], n_pairs: int, n_classes: int
     ) -> tuple[float, float, int, int]:
         """Seconds, counted samples, and memory of a binned permutation test."""
-        plan, n, rates = self._plan, self._n, self._rates
+        plan, n, rates = self._plan, min(self._n, self._plan.test_samples), self._rates
         bins, m = plan.n_bins or 2, plan.n_permutations or 0
         other = n_classes or bins
         moving = 1 if n_classes else min(widths)
@@ -203,23 +208,52 @@ class CostModel:
         worker = 24 * n + moved + column + 4 * bins * other + _TABLE_OVERHEAD + _ASKED_BYTES * n_pairs
         margins = 40 * sum(widths) * bins + 40 * n_classes + 8 * n * (n_classes > 0)
         extra = ROUND_BYTES * m + PAIR_BYTES * n_pairs + margins
-        value = np.zeros((1, 1), np.result_type(*(self._context.store[name].dtype for name in names)))
-        matrices = [as_matrix(np.broadcast_to(value, (n, width))) for width in widths]
-        least = _least(
-            lambda budget: plan_work(
-                matrices,
-                n_pairs,
-                n_bins=bins,
-                strategy=plan.strategy,
-                n_jobs=1,
-                budget=budget,
-                extra=extra + worker,
-                must_cache=True,
-            )
-        )
+        least = self._binned_memory(names, widths, n_pairs, n, extra=extra + worker, must_cache=True)
         tile = 32 * (moved + column) + 1024 * (4 * bins * other + _TABLE_OVERHEAD)
         peak = least + (self._threads - 1) * worker + self._threads * tile
         return seconds / self._speed, float(1 + m) * n_pairs * n, least, peak
+
+    def _binned_memory(
+        self, names: Sequence[str], widths: list[int], n_pairs: int, n: int, *, extra: int, must_cache: bool
+    ) -> int:
+        """The budget that counting of pairs cannot do without."""
+        value = np.zeros((1, 1), np.result_type(*(self._context.store[name].dtype for name in names)))
+        matrices = [as_matrix(np.broadcast_to(value, (n, width))) for width in widths]
+        return _least(
+            lambda budget: plan_work(
+                matrices,
+                n_pairs,
+                n_bins=self._plan.n_bins or 2,
+                strategy=self._plan.strategy,
+                n_jobs=1,
+                budget=budget,
+                extra=extra,
+                must_cache=must_cache,
+            )
+        )
+
+    def _all_samples(
+        self, names: Sequence[str], widths: list[int], n_pairs: int
+    ) -> tuple[float, float, int, int, int]:
+        """Seconds, counted samples, bytes read, and memory of values of all samples, where few are tested."""
+        plan, n, rates, bins = self._plan, self._n, self._rates, self._plan.n_bins or 2
+        seconds, read = 0.0, 0
+        for name, width in zip(names, widths, strict=False):
+            if name in self._coded:
+                continue
+            self._coded.add(name)
+            size = self._size(name)[1]
+            copied = size > COPIED_BYTES
+            read += size * (1 + copied)
+            seconds += copied * size * rates.transpose() * self._speed
+            seconds += width * n * (rates.code(n) + 2 * rates.checksum())
+        seconds += n_pairs * rates.count(bins, bins, n)
+        if plan.bias_correction == "permutation-mean":
+            seconds += n_pairs * rates.expected(bins, bins, n, plan.strategy == "quantile")
+        least = self._binned_memory(names, widths, n_pairs, n, extra=0, must_cache=False)
+        least = max(least, 16 * n * (4 + 4 + 1))
+        peak = max(least, sum(widths) * n + self._threads * 64 * counting_bytes(n, bins, bins))
+        return seconds / self._speed, float(n_pairs) * n, read, least, peak
 
     def _mutual_info(self, couple: tuple[str, str]) -> StageCost:
         a, b = couple
@@ -230,12 +264,19 @@ class CostModel:
             widths = [self._width(a), self._width(b)]
             n_pairs, read = widths[0] * widths[1], self._size(a)[1] + self._size(b)[1]
             title = f"{a} and {b}"
-        seconds, operations, least, peak = self._binned(couple, widths, n_pairs, 0)
-        copied = sum(self._copied(name) for name in {a, b})
-        layers = (a,) if a == b else couple
+        names = [a] if a == b else [a, b]
+        seconds, operations, least, peak = self._binned(names, widths, n_pairs, 0)
+        if self._n > self._plan.test_samples:
+            more = self._all_samples(names, widths, n_pairs)
+            seconds, operations, read = seconds + more[0], operations + more[1], more[2]
+            least, peak = max(least, more[3]), max(peak, more[4])
+        else:
+            read *= 2
+            copied = sum(self._copied(name) for name in names)
+            least, peak = least + copied, peak + copied
         return StageCost(
-            stem("mutual_info", self._context, *layers), f"mutual information, {title}", 2 * read, operations,
-            least + copied, peak + copied, seconds,
+            stem("mutual_info", self._context, *names), f"mutual information, {title}", read, operations,
+            least, peak, seconds,
         )  # fmt: skip
 
     def _ksg(self) -> StageCost:
@@ -244,9 +285,10 @@ class CostModel:
         column, pair = self._rates.ksg(self._n)
         groups = min(n_pairs, len(self._context.couples))
         sizes = [self._size(name)[1] for name in self._context.layers]
-        read = 4 * groups * max(sizes)
+        read = sum(sizes)
         seconds = (n_pairs * pair + 1.5 * n_pairs * column) / self._speed + read * self._rates.checksum()
         least = _least(lambda budget: plan_memory(self._n, 1, budget, "ksg")) if n_pairs else 0
+        least += 8 * self._n * n_pairs
         steps = float(n_pairs) * self._n * math.log2(self._n)
         peak = least + self._n * (self._threads * 140 + 60 * n_pairs // max(1, groups))
         return StageCost("ksg", "KSG on the strongest pairs", read, steps, least, peak, seconds)
@@ -260,8 +302,8 @@ class CostModel:
         neighbours = _least(lambda budget: plan_memory(self._n, 1, budget, "labels"))
         return StageCost(
             stem("labels", context, name), f"class information in {name}",
-            size * (3 + d // (4 * self._threads)), operations, max(least, neighbours),
-            max(peak, neighbours + 140 * self._n * self._threads), seconds,
+            (size if size > COPIED_BYTES else size * d // (4 * self._threads)) + size, operations,
+            max(least, neighbours), max(peak, neighbours + 140 * self._n * self._threads), seconds,
         )  # fmt: skip
 
 

@@ -8,11 +8,12 @@ import numpy.typing as npt
 from .._validate import Array
 from ..mutual_info.mixed import mutual_info_mixed
 from ..mutual_info.significance import mutual_info_test
-from .context import AuditContext, quiet
+from .context import AuditContext, draw_rows, quiet
 from .files import Stage
+from .memory import take_rows
 
 # What the stage reads of the plan: part of its key.
-LABEL_FIELDS = ("n_neighbors", "n_bins", "strategy", "n_permutations", "alpha")
+LABEL_FIELDS = ("n_neighbors", "n_bins", "strategy", "n_permutations", "alpha", "test_samples")
 
 _LISTED = 10
 
@@ -28,20 +29,28 @@ def label_stage(context: AuditContext, layer: str, rng: np.random.Generator) -> 
     """Mutual information of each map with the classes: :class:`LayerLabels` without name and file.
 
     Values are Ross's nearest-neighbour estimate, which needs no bins. p-values come from the binned
-    estimate of the same dependence, with the labels shuffled: as valid, and far faster.
+    estimate of the same dependence, with the labels shuffled: as valid, and far faster. Above
+    ``test_samples`` samples they are those of a draw.
     """
     assert context.classes is not None, "stages are planned only where there are classes"
     codes, plan = context.classes.codes, context.plan
     assert plan.n_permutations is not None, "resolve_plan fills it in"
     assert plan.n_bins is not None, "resolve_plan fills it in"
     values = np.asarray(
-        mutual_info_mixed(context.store[layer], codes, n_neighbors=plan.n_neighbors, **context.options()),
+        mutual_info_mixed(
+            context.by_columns(layer), codes, n_neighbors=plan.n_neighbors, **context.options()
+        ),
         dtype=np.float64,
     )
+    data = context.store[layer]
+    rows = draw_rows(context.n_samples, plan.test_samples, rng)
+    everything = len(rows) == context.n_samples
+    if not everything:
+        context.require(len(rows) * data.shape[1] * data.itemsize, f"{len(rows)} samples of {layer!r}")
     with quiet():
         test = mutual_info_test(
-            context.store[layer],
-            labels=codes,
+            data if everything else take_rows(data, rows),
+            labels=codes[rows],
             n_permutations=plan.n_permutations,
             n_bins=plan.n_bins,
             strategy=plan.strategy,
@@ -60,6 +69,7 @@ def label_stage(context: AuditContext, layer: str, rng: np.random.Generator) -> 
         "median": float(np.median(values)),
         "max": float(values.max()),
         "n_permutations": plan.n_permutations,
+        "n_samples_tested": len(rows),
         "n_max_p_below_alpha": int((family <= plan.alpha).sum()),
         "best": [
             {

@@ -11,6 +11,7 @@ import psutil
 from .._layer_products import LayerProducts, Pair, blocks_of, layer_products, layer_view, products_memory
 from .._memory import workers_within
 from .._validate import Matrix
+from .kept_moments import KeptMoments
 
 # Wider layers have their spectrum from qixai_fast.pca, which need not form all products.
 _WIDEST = 1024
@@ -32,6 +33,8 @@ class LayerMoments:
         Bytes; None for the memory that is free.
     between : sequence of pair of str, optional
         Pairs of two of these layers that are compared; None for all.
+    kept : KeptMoments, optional
+        Where an audit that is resumed finds them again.
 
     Attributes
     ----------
@@ -47,12 +50,14 @@ class LayerMoments:
         n_jobs: int,
         budget: int | None,
         between: Sequence[tuple[str, str]] | None = None,
+        kept: KeptMoments | None = None,
     ) -> None:
         self._numbers = {name: i for i, name in enumerate(matrices)}
         self._matrices = list(matrices.values())
         self._n_jobs, self._budget = n_jobs, budget
         self._limit = (psutil.virtual_memory().available if budget is None else budget) // 4
         self._held: LayerProducts | None = None
+        self._kept = kept
         pairs = combinations(matrices, 2) if between is None else between
         self.groups = self._cut([(self._numbers[a], self._numbers[b]) for a, b in pairs])
         self.n_reads = 0
@@ -110,13 +115,25 @@ class LayerMoments:
             if group is None:
                 return None
             self._held = None
-            self._held = self._read(group)
-            self.n_reads += 1
+            self._held = self._found(group)
         return self._held, *pair
 
     def forget(self) -> None:
         """Let go of what is held."""
         self._held = None
+
+    def _found(self, group: Sequence[Pair]) -> LayerProducts:
+        """Read back, or read from the layers."""
+        used = {i for pair in group for i in pair}
+        if self._kept is not None:
+            found = self._kept.read(group, {i: self._matrices[i] for i in used})
+            if found is not None:
+                return found
+        computed = self._read(group)
+        self.n_reads += 1
+        if self._kept is not None:
+            self._kept.write(group, computed)
+        return computed
 
     def _read(self, group: Sequence[Pair]) -> LayerProducts:
         fixed, per_worker = self.memory(group)

@@ -13,12 +13,12 @@ import numpy.typing as npt
 from .._memory import parse_memory, workers_within
 from .._moment_measures import cosines_of, spectrum_of
 from .._validate import Array, Float64, Matrix
-from ..quantum import purity, von_neumann_entropy
 from ..similarity import cosine_similarity
 from ..spectra import PCAResult, pca
 from ..statistics import leaf_bounds, reduce_rows
 from .context import AuditContext, draw_rows
 from .files import Stage
+from .layer_state import entropy_and_purity
 from .memory import take_rows
 
 # What the stage reads of the plan: part of its key.
@@ -186,13 +186,13 @@ def _scores(spectrum: PCAResult, samples: Array) -> Float64:
 
 def _state(context: AuditContext, layer: str, maps: _Maps) -> dict[str, float | None]:
     """Entropy and purity of the samples as unit-norm states, over samples that have a direction."""
-    data = context.store[layer]
-    n, d = data.shape
+    n, d = context.store[layer].shape
     entropy = mixedness = rank = None
     if maps.zero_rows < n:
-        options = {"zero_samples": "drop", **context.options()}
-        entropy = von_neumann_entropy(data, **options)
-        mixedness = purity(data, **options)
+        zero_samples = "drop" if maps.zero_rows else "raise"
+        entropy, mixedness = entropy_and_purity(
+            context.matrix(layer), zero_samples=zero_samples, **context.options()
+        )
         rank = math.exp(entropy)  # as effective_rank, without another read
     return {
         "effective_rank": rank,

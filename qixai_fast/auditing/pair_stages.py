@@ -13,6 +13,7 @@ from scipy.special import gammaincinv
 from .._moment_measures import cosines_of, entropy_of, schmidt_shares_of
 from .._validate import Array, Float64
 from ..alignment import linear_cka, linear_cka_test, terms_of_products
+from ..mutual_info.binned import pairwise_mutual_info_binned
 from ..mutual_info.ksg import pairwise_mutual_info_ksg
 from ..mutual_info.significance import mutual_info_test
 from ..quantum import schmidt_spectrum
@@ -24,7 +25,15 @@ from .memory import take_rows
 
 # What each stage reads of the plan: part of its key.
 RELATION_FIELDS = ("max_maps", "null_samples", "n_permutations", "alpha")
-MUTUAL_INFO_FIELDS = ("max_maps", "n_bins", "strategy", "bias_correction", "n_permutations", "alpha")
+MUTUAL_INFO_FIELDS = (
+    "max_maps",
+    "n_bins",
+    "strategy",
+    "bias_correction",
+    "n_permutations",
+    "alpha",
+    "test_samples",
+)
 KSG_FIELDS = ("n_neighbors",)
 
 _LISTED_MODES = 10
@@ -56,18 +65,13 @@ def relation_stage(
     a, b = layers
     within = a == b
     maps = [chosen_maps(context, summary["std"]) for summary in summaries]
-    data = [context.columns(layer, chosen) for layer, chosen in zip(layers, maps, strict=True)]
-    second = None if within else data[1]
     held = context.moments.products(a, b)
-    with quiet():
-        raw, centred = (
-            np.asarray(cosine_similarity(data[0], second, axis=0, center=center, **context.options()))
-            if held is None
-            else cosines_of(*held, (maps[0], maps[1]), center=center)
-            for center in (False, True)
-        )
+    if held is None:
+        raw, centred = _cosines(context, layers, maps)
+    else:
+        raw, centred = (cosines_of(*held, (maps[0], maps[1]), center=center) for center in (False, True))
     expected = _expected_cosine(context.n_samples, summaries, maps)
-    threshold = chance_threshold(context, data[0], data[1], within, rng)
+    threshold = chance_threshold(context, context.store[a], context.store[b], within, rng, maps)
     arrays: dict[str, Array] = {
         "maps_a": maps[0],
         "maps_b": maps[1],
@@ -87,6 +91,19 @@ def relation_stage(
         if result["cka"]["significant"]:
             result["schmidt"], arrays["schmidt_spectrum"] = _modes(context, a, b)
     return result, arrays
+
+
+def _cosines(
+    context: AuditContext, layers: tuple[str, str], maps: list[npt.NDArray[np.int64]]
+) -> list[Array]:
+    """Raw and centred cosines of layers too wide for products of all their maps."""
+    first = context.columns(layers[0], maps[0])
+    second = None if layers[0] == layers[1] else context.columns(layers[1], maps[1])
+    with quiet():
+        return [
+            np.asarray(cosine_similarity(first, second, axis=0, center=center, **context.options()))
+            for center in (False, True)
+        ]
 
 
 def _expected_cosine(
@@ -194,28 +211,47 @@ def mutual_info_stage(
     summaries: tuple[Mapping[str, Array], Mapping[str, Array]],
     rng: np.random.Generator,
 ) -> Stage:
-    """Binned mutual information of all pairs of maps, with p-values: :class:`MutualInfoResult`."""
-    plan = context.plan
+    """Binned mutual information of all pairs of maps, with p-values: :class:`MutualInfoResult`.
+
+    Values are those of all samples. Above ``test_samples`` samples, p-values and the null come from a draw of
+    them, binned as all are: a dependence that a few thousand samples cannot show is too weak to report.
+    """
+    plan, n = context.plan, context.n_samples
     assert plan.n_permutations is not None, "resolve_plan fills it in"
     assert plan.n_bins is not None, "resolve_plan fills it in"
     within = layers[0] == layers[1]
     maps = [chosen_maps(context, summary["std"]) for summary in summaries]
-    data = [context.columns(layer, chosen) for layer, chosen in zip(layers, maps, strict=True)]
+    rows = draw_rows(n, plan.test_samples, rng)
+    everything = len(rows) == n
+    binning: dict[str, Any] = {"n_bins": plan.n_bins, "bias_correction": plan.bias_correction}
+    if everything:
+        data = [context.columns(layer, chosen) for layer, chosen in zip(layers, maps, strict=True)]
+        tested, binning["strategy"] = data, plan.strategy
+    else:
+        data = [context.codes(layer, chosen) for layer, chosen in zip(layers, maps, strict=True)]
+        # Codes are whole numbers from 0: as many even bins keep them apart, whichever of them occur.
+        tested, binning["strategy"] = [np.asarray(codes[rows]) for codes in data], "uniform"
     with quiet():
         test = mutual_info_test(
-            data[0],
-            None if within else data[1],
+            tested[0],
+            None if within else tested[1],
             n_permutations=plan.n_permutations,
-            n_bins=plan.n_bins,
-            strategy=plan.strategy,
-            bias_correction=plan.bias_correction,
             random_state=rng,
+            **binning,
             **context.options(),
+        )
+        values = (
+            test.values
+            if everything
+            else pairwise_mutual_info_binned(
+                data[0], None if within else data[1], **binning, **context.options()
+            )
         )
     tables = {
         name: np.array(getattr(test, name), dtype=np.float64)
-        for name in ("values", "null_mean", "pvalues", "qvalues", "max_pvalues")
+        for name in ("null_mean", "pvalues", "qvalues", "max_pvalues")
     }
+    tables["values"] = np.array(values, dtype=np.float64)
     if within:
         for table in tables.values():
             np.fill_diagonal(table, np.nan)
@@ -226,6 +262,7 @@ def mutual_info_stage(
         "n_pairs": len(values),
         "n_bins": plan.n_bins,
         "n_permutations": plan.n_permutations,
+        "n_samples_tested": len(rows),
         "mean": float(values.mean()),
         "median": float(np.median(values)),
         "max": float(values.max()),
@@ -244,16 +281,24 @@ def ksg_stage(
     del rng  # KSG's own jitter is seeded by its definition, so that values do not depend on the audit's seed
     values: list[float | None] = [None] * len(pairs)
     groups: dict[tuple[str, str], list[int]] = {}
-    for place, (a, _, b, _) in enumerate(pairs):
+    wanted: dict[str, set[int]] = {}
+    for place, (a, i, b, j) in enumerate(pairs):
         groups.setdefault((a, b), []).append(place)
+        wanted.setdefault(a, set()).add(i)
+        wanted.setdefault(b, set()).add(j)
+    maps = {layer: np.array(sorted(some)) for layer, some in wanted.items()}
+    columns = {layer: context.columns(layer, some) for layer, some in maps.items()}
     for (a, b), places in groups.items():
-        index = np.array([(pairs[place][1], pairs[place][3]) for place in places])
+        index = [
+            (np.searchsorted(maps[a], pairs[place][1]), np.searchsorted(maps[b], pairs[place][3]))
+            for place in places
+        ]
         with quiet():
             found = pairwise_mutual_info_ksg(
-                context.store[a],
-                context.store[b],
+                columns[a],
+                columns[b],
                 n_neighbors=context.plan.n_neighbors,
-                pairs=index,
+                pairs=np.array(index),
                 **context.options(),
             )
         for place, value in zip(places, np.asarray(found), strict=True):

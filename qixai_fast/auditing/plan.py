@@ -55,7 +55,9 @@ class AuditPlan:
         Maps compared in a pair of layers, at most: those of largest variance in wider layers. Spectrum, CKA
         and labels use all maps.
     null_samples : int
-        Samples, at most, drawn for the permutation test of CKA.
+        Samples, at most, drawn for the permutation tests of CKA and cosines.
+    test_samples : int
+        Samples, at most, drawn for the permutation tests of mutual information; its values come from all.
     n_attributions : int
         Inputs to attribute; 0 for none.
     n_steps, max_n_steps : int
@@ -106,6 +108,7 @@ class AuditPlan:
     n_neighbors: int = 3
     max_maps: int = 256
     null_samples: int = 2000
+    test_samples: int = 10000
     n_attributions: int = 16
     n_steps: int = 5
     max_n_steps: int = 1350
@@ -164,6 +167,7 @@ _LOWEST = {
     "n_neighbors": 1,
     "max_maps": 2,
     "null_samples": 8,
+    "test_samples": 8,
     "n_attributions": 0,
     "n_steps": 1,
     "max_n_steps": 1,

@@ -27,8 +27,9 @@ from ..joint_histograms import JointHistograms
 from ..mutual_info.bias import PluginEstimator
 from ..mutual_info.ksg import pairwise_mutual_info_ksg
 from ..mutual_info.mixed import mutual_info_mixed
-from ..quantum import purity, von_neumann_entropy
+from ..store import LayerSpec, create_store, open_store
 from .files import digest, write_atomic
+from .layer_state import entropy_and_purity
 from .memory import give_back
 
 _VARIABLE = "QIXAI_FAST_CACHE"
@@ -121,6 +122,10 @@ class Rates:
         """Quantile edges and code of a value among n."""
         return math.log2(n) * self._rate("code", 1, _time_code)[0]
 
+    def transpose(self) -> float:
+        """A byte of a layer's feature-major copy: read, turned and written, once for all threads."""
+        return self._rate("transpose", 1, _time_transpose)[0]
+
     def count(self, bins_x: int, bins_y: int, n: int) -> float:
         """Joint counts and their information, for a pair of columns that are coded."""
         name = f"count {bins_x} x {bins_y}"
@@ -190,6 +195,24 @@ def _time_checksum() -> list[float]:
         return [_best(read) / size]
 
 
+def _time_transpose() -> list[float]:
+    rows = _maps(2**15, 512).astype(np.float32)
+
+    def copy() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            with create_store(folder, layers={"layer": LayerSpec((512,), "float32")}) as writer:
+                writer.append({"layer": rows})
+            store = open_store(folder)
+            began = time.perf_counter()
+            store.columns("layer")
+            times.append(time.perf_counter() - began)
+
+    times: list[float] = []
+    copy()
+    copy()
+    return [min(times) / rows.nbytes]
+
+
 def _time_product() -> list[float]:
     block = _maps(2048, 257)
     with single_threaded_blas():
@@ -209,8 +232,7 @@ def _time_layer() -> list[float]:
 
             def work() -> None:
                 map_summary(as_matrix(X), 1)
-                von_neumann_entropy(X, zero_samples="drop", n_jobs=1)
-                purity(X, zero_samples="drop", n_jobs=1)
+                entropy_and_purity(as_matrix(X), zero_samples="raise", n_jobs=1)
 
             return _best(work, 2) / (n * d)
 

@@ -153,6 +153,7 @@ class MutualInfoResult(TypedDict):
     n_pairs: int  # i < j within one layer
     n_bins: int
     n_permutations: int
+    n_samples_tested: int  # p-values and null are those of drawn samples where there are more
     mean: float
     median: float
     max: float
@@ -228,6 +229,7 @@ class LayerLabels(TypedDict):
     median: float
     max: float
     n_permutations: int
+    n_samples_tested: int  # p-values are those of drawn samples where there are more
     n_max_p_below_alpha: int
     best: list[LabelMap]  # at most 10, most informative first
 
