@@ -398,5 +398,5 @@ def warn_of_bound(bound: float) -> None:
             f"only the leading eigenvalues were computed: the value is known to within {bound:.2g} nats; "
             "pass return_bound=True for this bound, a larger rank for a smaller one",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )

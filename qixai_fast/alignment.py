@@ -134,6 +134,7 @@ class LinearCKATest:
     n_permutations: int
 
 
+@dask_inputs("X", "Y", access="rows")
 def linear_cka_test(
     X: Any,
     Y: Any,
@@ -309,7 +310,7 @@ class CkaTerms:
         constant = [m.name for m, flag in ((X, self.x_constant), (Y, self.y_constant)) if flag]
         if constant:
             names = " and ".join(constant)
-            warnings.warn(f"{names}: every feature is constant; CKA is set to 0", UserWarning, stacklevel=3)
+            warnings.warn(f"{names}: every feature is constant; CKA is set to 0", UserWarning, stacklevel=4)
 
 
 def _sum_of_products(first: Float64, second: Float64) -> float:
