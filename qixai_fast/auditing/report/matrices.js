@@ -12,17 +12,39 @@
     return new Uint8Array(await new Response(stream).arrayBuffer());
   };
 
+  const partOf = (file, wanted) => {
+    const view = new DataView(file.buffer);
+    for (let at = 8; ; at += 12 + view.getUint32(at)) {
+      if (String.fromCharCode(...file.subarray(at + 4, at + 8)) === wanted) {
+        return file.subarray(at + 8, at + 8 + view.getUint32(at));
+      }
+    }
+  };
+
   // The page's own PNGs have one IDAT, and every row starts with a 0 for "not filtered".
   const levelsOf = async (image) => {
     const file = bytesOf(image.src.slice(image.src.indexOf(",") + 1));
-    const view = new DataView(file.buffer);
-    let at = 8;
-    for (;;) {
-      const length = view.getUint32(at);
-      const name = String.fromCharCode(...file.subarray(at + 4, at + 8));
-      if (name === "IDAT") return inflate(file.subarray(at + 8, at + 8 + length));
-      at += 12 + length;
+    return { levels: await inflate(partOf(file, "IDAT")), colours: partOf(file, "PLTE") };
+  };
+
+  // Where each place along an edge is in the picture when maps stand in the order of their numbers.
+  const byNumber = (maps) => maps.map((_, i) => i).sort((i, j) => maps[i] - maps[j]);
+
+  const paint = (canvas, { levels, colours }, rows, columns) => {
+    canvas.width = columns.length;
+    canvas.height = rows.length;
+    const context = canvas.getContext("2d");
+    const pixels = context.createImageData(columns.length, rows.length);
+    let to = 0;
+    for (const row of rows) {
+      for (const column of columns) {
+        const from = 3 * levels[row * (columns.length + 1) + column + 1];
+        for (let channel = 0; channel < 3; channel += 1) pixels.data[to + channel] = colours[from + channel];
+        pixels.data[to + 3] = 255;
+        to += 4;
+      }
     }
+    context.putImageData(pixels, 0, 0);
   };
 
   const readable = (value, error) => value.toFixed(Math.max(2, Math.min(6, Math.ceil(-Math.log10(error || 1e-3)))));
@@ -57,6 +79,8 @@
       picture.append(cursor);
       return cursor;
     });
+    const clustered = [[...rows.keys()], [...columns.keys()]];
+    let order = clustered;
     let loading;
     let place = [0, 0];
     const load = () => {
@@ -65,14 +89,15 @@
     };
     const show = async (row, column) => {
       place = [row, column];
-      const [information, cosine, pvalues] = await load();
+      const [{ levels: information }, { levels: cosine }, pvalues] = await load();
       if (place[0] !== row || place[1] !== column) return;
-      const at = row * (columns.length + 1) + column + 1;
+      const [i, j] = [order[0][row], order[1][column]];
+      const at = i * (columns.length + 1) + j + 1;
       const who = document.createElement("b");
-      who.textContent = a === b ? `${a}: maps ${rows[row]} and ${columns[column]}` : `${a} ${rows[row]} and ${b} ${columns[column]}`;
+      who.textContent = a === b ? `${a}: maps ${rows[i]} and ${columns[j]}` : `${a} ${rows[i]} and ${b} ${columns[j]}`;
       const words = information[at] === MISSING
         ? "one map with itself"
-        : [informationWords(information[at], images[0]), pvalueWords(pvalues[row * columns.length + column], floor), cosineWords(cosine[at])].join("; ");
+        : [informationWords(information[at], images[0]), pvalueWords(pvalues[i * columns.length + j], floor), cosineWords(cosine[at])].join("; ");
       readout.replaceChildren(who, `: ${words}.`);
       cursors.forEach((cursor) => {
         cursor.hidden = false;
@@ -82,6 +107,33 @@
         cursor.style.height = `${100 / rows.length}%`;
       });
     };
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "order";
+    button.textContent = "Order by map number";
+    button.setAttribute("aria-pressed", "false");
+    button.addEventListener("click", async () => {
+      const read = await load();
+      const numbered = order === clustered;
+      order = numbered ? [byNumber(rows), byNumber(columns)] : clustered;
+      button.setAttribute("aria-pressed", String(numbered));
+      pictures.forEach((picture, index) => {
+        picture.querySelector("canvas")?.remove();
+        cursors[index].hidden = true;
+        if (!numbered) return;
+        const canvas = document.createElement("canvas");
+        canvas.setAttribute("aria-hidden", "true");
+        paint(canvas, read[index], ...order);
+        images[index].after(canvas);
+      });
+      for (const [kind, maps, side] of [["down", rows, 0], ["across", columns, 1]]) {
+        box.querySelectorAll(`.ticks.${kind} span`).forEach((tick) => {
+          tick.textContent = maps[order[side][tick.dataset.at]];
+        });
+      }
+      readout.textContent = `Maps in the order of their ${numbered ? "numbers" : "clusters"}.`;
+    });
+    box.prepend(button);
     const within = (index, length) => Math.max(0, Math.min(length - 1, index));
     const follow = (event) => {
       const frame = event.currentTarget.getBoundingClientRect();

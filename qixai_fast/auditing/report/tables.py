@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 import numpy as np
@@ -17,6 +17,17 @@ from .cells import Cells, cluster_order, cosine_cells, magnitude_cells, pvalue_l
 _MAX_ROWS = 6000
 _MAX_CELL_BYTES = 16_000_000
 _STRONGEST = 8
+# Along the edge of a matrix: so many letters fit on a phone, or so many numbers of any length.
+_TICK_LETTERS = 48
+_TICKS = 8
+
+
+class Tick(TypedDict):
+    """A map's number at the edge of a matrix."""
+
+    at: int  # row or column, from 0
+    share: float  # where its middle lies, 0 to 1
+    label: str
 
 
 class MapRow(TypedDict):
@@ -65,6 +76,7 @@ class PairView:
         Family-wise p-values in the same order (:func:`.cells.pvalue_levels`).
     aspect : float
         Width over height of the picture.
+    row_ticks, column_ticks : list of Tick
     """
 
     pair: PairResult
@@ -77,6 +89,8 @@ class PairView:
     cosine: Cells | None = None
     pvalues: str = ""
     aspect: float = 1.0
+    row_ticks: list[Tick] = field(default_factory=list)
+    column_ticks: list[Tick] = field(default_factory=list)
 
 
 def layer_anchor(index: int) -> str:
@@ -159,6 +173,23 @@ def _numbers(maps: Array) -> str:
     return " ".join(map(str, maps.tolist()))
 
 
+def ticks(maps: Sequence[int]) -> list[Tick]:
+    """Numbers along an edge: of every map where there is room on a phone, else of eight, evenly spread.
+
+    Examples
+    --------
+    >>> [tick["label"] for tick in ticks([4, 2, 7])], [tick["at"] for tick in ticks(range(512))]
+    (['4', '2', '7'], [32, 96, 160, 224, 288, 352, 416, 480])
+    """
+    n = len(maps)
+    digits = len(str(max(maps, default=0)))
+    if n * (digits + 1) <= _TICK_LETTERS:
+        places = list(range(n))
+    else:
+        places = [(2 * step + 1) * n // (2 * _TICKS) for step in range(_TICKS)]
+    return [{"at": at, "share": (at + 0.5) / n, "label": str(maps[at])} for at in places]
+
+
 def _drawn(pair: PairResult, anchor: str, strong: list[StrongPair], content: Any, relation: Any) -> PairView:
     """The pair with its matrices, rows and columns in the order of their clusters."""
     values = np.asarray(content["values"], dtype=np.float64)
@@ -180,6 +211,8 @@ def _drawn(pair: PairResult, anchor: str, strong: list[StrongPair], content: Any
         cosine_cells(cosine[at], SIGNED_MAP),
         pvalue_levels(pvalues, pair_floor(pair)),
         min(2.0, max(0.6, len(columns) / len(rows))),
+        ticks(content["maps_a"][rows].tolist()),
+        ticks(content["maps_b"][columns].tolist()),
     )
 
 
