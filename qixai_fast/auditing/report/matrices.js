@@ -4,6 +4,7 @@
 {
   const LEVELS = 254;
   const MISSING = 255;
+  const HINT = "Point at a cell, or go from cell to cell with the arrow keys, to read its values.";
 
   const bytesOf = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 
@@ -131,7 +132,8 @@
           tick.textContent = maps[order[side][tick.dataset.at]];
         });
       }
-      readout.textContent = `Maps in the order of their ${numbered ? "numbers" : "clusters"}.`;
+      box.querySelector(".by").textContent = numbered ? "numbers" : "clusters";
+      readout.textContent = HINT;
     });
     box.prepend(button);
     const within = (index, length) => Math.max(0, Math.min(length - 1, index));
@@ -142,6 +144,7 @@
       show(within(row, rows.length), within(column, columns.length));
     };
     const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+    readout.textContent = HINT;
     readout.setAttribute("role", "status");
     pictures.forEach((picture) => {
       picture.tabIndex = 0;
