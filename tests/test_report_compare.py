@@ -130,6 +130,40 @@ def test_reports_that_do_not_compare_are_refused(change, words):
         compare_reports(first, arrays, second, later)
 
 
+def test_the_text_says_in_short_what_changed_the_most():
+    first, arrays, second, later = _twice()
+    same = comparison_text(compare_reports(first, arrays, second, later))
+    assert "No layer turned its leading directions." in same
+    assert "Effective ranks stayed within 1 %." in same
+    assert "0 became dependent beyond chance and 0 no longer are.\n" in same
+    second["layers"][1]["effective_rank"] *= 2
+    name = second["layers"][2]["arrays"]
+    basis = np.linalg.svd(arrays[name]["components"])[2]
+    later[name]["components"] = np.vstack([basis[:2], basis[5:8]])
+    second["labels"]["layers"][0]["max"] *= 0.5
+    pair = next(p for p in first["pairs"] if (p["layer_a"], p["layer_b"]) == ("conv1", "dense"))
+    information = pair["mutual_info"]["arrays"]
+    arrays[information]["max_pvalues"][:] = 0.5
+    later[information]["max_pvalues"][:] = 0.5
+    later[information]["max_pvalues"][3, 4] = 0.01
+    text = comparison_text(compare_reports(first, arrays, second, later))
+    short = text.partition("\n\nLayers\n")[0]
+    assert "dense turned its leading directions the most: their overlap with those before is 0.40" in short
+    assert "Effective rank changed the most in conv2: 3.7 → 7.4 directions in use." in short
+    assert "knows of the class changed the most in conv1: " in short
+    assert (
+        "1 became dependent beyond chance and 0 no longer are, most of them between conv1 and dense." in short
+    )
+
+
+def test_similarity_that_chance_gives_has_a_star():
+    first, arrays, second, later = _twice()
+    text = comparison_text(compare_reports(first, arrays, second, later))
+    assert "0.03* → 0.03*" in text
+    assert "0.62 → 0.62" in text
+    assert "* not beyond chance" in text
+
+
 def test_reading_names_what_is_wrong(tmp_path):
     results, arrays = example_results()
     with pytest.raises(StoreError, match="no finished report"):

@@ -58,8 +58,91 @@ def _moved(couple: CoupleChange) -> list[str]:
     return lines
 
 
+def _relative(values: Change) -> float:
+    """By what share a positive number changed, up or down; -1 where one of the two is missing."""
+    before, after = values
+    if before is None or after is None:
+        return -1.0
+    return abs(after - before) / max(abs(before), abs(after), 1e-12)
+
+
+def _turned(found: Comparison) -> list[str]:
+    known = [
+        (layer["overlap"], layer["overlap_by_chance"], layer["layer"])
+        for layer in found["layers"]
+        if layer["overlap"] is not None and layer["overlap_by_chance"] is not None
+    ]
+    if not known:
+        return []
+    overlap, chance, name = min(known)
+    if overlap > 0.995:
+        return ["No layer turned its leading directions."]
+    return [
+        f"{name} turned its leading directions the most: their overlap with those before is "
+        f"{decimal(overlap)}, where 1 is the same and unrelated ones have {decimal(chance)}."
+    ]
+
+
+def _in_short(found: Comparison) -> list[str]:
+    """What changed the most, in sentences."""
+    layers = [layer for layer in found["layers"] if layer["effective_rank"][0] is not None]
+    lines = _turned(found)
+    if layers:
+        most = max(layers, key=lambda layer: _relative(layer["effective_rank"]))
+        if _relative(most["effective_rank"]) >= 0.01:
+            lines.append(
+                f"Effective rank changed the most in {most['layer']}: {_change(most['effective_rank'], 1)} "
+                f"directions in use."
+            )
+        else:
+            lines.append("Effective ranks stayed within 1 %.")
+    told = [layer for layer in found["layers"] if None not in layer["best_label"]]
+    if told:
+        most = max(told, key=lambda layer: _relative(layer["best_label"]))
+        if _relative(most["best_label"]) >= 0.01:
+            lines.append(
+                f"What the best map knows of the class changed the most in {most['layer']}: "
+                f"{_change(most['best_label'])} nats."
+            )
+        else:
+            lines.append("What the best maps know of the class stayed within 1 %.")
+    if found["couples"]:
+        lines.append(_moved_in_all(found["couples"]))
+    return lines
+
+
+def _moved_in_all(couples: Sequence[CoupleChange]) -> str:
+    compared, gained, lost = (
+        sum(couple[which] for couple in couples) for which in ("n_compared", "n_gained", "n_lost")
+    )
+    start = (
+        f"Of {compared:,} pairs of maps, {gained:,} became dependent beyond chance and {lost:,} no longer are"
+    )
+    if gained + lost == 0:
+        return f"{start}."
+    most = max(couples, key=lambda couple: couple["n_gained"] + couple["n_lost"])
+    return f"{start}, most of them {_between(most)}."
+
+
+def _between(couple: CoupleChange) -> str:
+    if couple["layer_a"] == couple["layer_b"]:
+        return f"within {couple['layer_a']}"
+    return f"between {couple['layer_a']} and {couple['layer_b']}"
+
+
+def _cka(couple: CoupleChange) -> str:
+    """CKA before and after; a star where it is not beyond chance in both."""
+    if couple["cka"] == (None, None):
+        return ""
+    stars = ["" if beyond else "*" for beyond in couple["cka_significant"] or (True, True)]
+    return _ARROW.join(
+        f"{_change((value, None)).split(_ARROW)[0]}{star}"
+        for value, star in zip(couple["cka"], stars, strict=True)
+    )
+
+
 def comparison_text(found: Comparison) -> str:
-    """Tables of what changed: layers, pairs of layers, pairs of maps gained and lost, attributions.
+    """What changed, in short and in tables: layers, pairs of layers and of maps, attributions.
 
     Parameters
     ----------
@@ -70,14 +153,15 @@ def comparison_text(found: Comparison) -> str:
     str
         Lines without a last line break.
     """
-    lines = [f"Layers, first report → second ({count(found['n_samples'], 'sample')})", ""]
+    lines = [f"In short, first report → second ({count(found['n_samples'], 'sample')})", ""]
+    lines += [*_in_short(found), "", "Layers", ""]
     heads = [
         "layer",
         "effective rank",
-        "for 90 %",
+        "components for 90 %",
         "first component",
         "zeros",
-        "class, nats",
+        "best map on class, nats",
         "overlap (chance)",
     ]
     rows = []
@@ -97,6 +181,11 @@ def comparison_text(found: Comparison) -> str:
             ]
         )
     lines += _table(heads, rows)
+    lines += [
+        "",
+        "Overlap: of the spans of the leading components before and after, 1 where they are the same; in "
+        "brackets, of unrelated ones.",
+    ]
     if found["couples"]:
         lines += ["", "Pairs of layers, mutual information in nats", ""]
         heads = ["layers", "CKA", "median", "largest", "pairs of maps", "gained", "lost"]
@@ -105,7 +194,7 @@ def comparison_text(found: Comparison) -> str:
             [
                 [
                     _name(couple),
-                    "" if couple["cka"] == (None, None) else _change(couple["cka"]),
+                    _cka(couple),
                     _change(couple["median"], 3),
                     _change(couple["largest"], 3),
                     f"{couple['n_compared']:,}",
@@ -115,10 +204,13 @@ def comparison_text(found: Comparison) -> str:
                 for couple in found["couples"]
             ],
         )
+        if any(couple["cka_significant"] not in (None, (True, True)) for couple in found["couples"]):
+            lines += ["", "* not beyond chance"]
         moved = [(couple, _moved(couple)) for couple in found["couples"]]
         lines += [
             "",
-            f"Pairs of maps beyond chance (family-wise p ≤ {found['alpha']:g}) in one report only",
+            f"Pairs of maps beyond chance (family-wise p ≤ {found['alpha']:g}) in one report only;",
+            "one near the threshold can be so by chance. Largest changes first.",
             "",
         ]
         for couple, told in moved:
