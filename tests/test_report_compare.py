@@ -61,6 +61,24 @@ def test_pairs_gained_and_lost_come_in_the_order_of_their_change():
     assert "gained 2: maps 3 and 4" in text
 
 
+def test_pairs_that_cross_the_threshold_by_other_permutations_alone_are_neither():
+    """199 permutations give 0.03 where others give 0.06; they do not give 0.005 where others give 0.2."""
+    first, arrays, second, later = _twice()
+    name = next(p["mutual_info"]["arrays"] for p in first["pairs"] if not p["within"])
+    for tables in (arrays, later):
+        tables[name]["max_pvalues"][:] = 0.5
+    arrays[name]["max_pvalues"][:, 0] = 0.06
+    later[name]["max_pvalues"][:, 0] = 0.03
+    arrays[name]["max_pvalues"][1, 1] = 0.045
+    later[name]["max_pvalues"][1, 1] = 0.055
+    couple = compare_reports(first, arrays, second, later)["couples"][0]
+    assert (couple["n_gained"], couple["n_lost"]) == (0, 0)
+    assert couple["n_compared"] == 8 * 12
+    arrays[name]["max_pvalues"][2, 2], later[name]["max_pvalues"][2, 2] = 0.2, 0.005
+    couple = compare_reports(first, arrays, second, later)["couples"][0]
+    assert (couple["n_gained"], couple["n_lost"]) == (1, 0)
+
+
 def test_only_maps_that_both_reports_compare_count():
     """Each report compares its maps of largest spread: the same number is another row in the other."""
     first, arrays, second, later = _twice()

@@ -11,6 +11,7 @@ from .._validate import Array, Float64, check_int
 from .results import Arrays, AttributedSample, LayerResult, PairResult, Results
 
 _LEADING = 5  # components whose span is compared
+_BEYOND_SPREAD = 2.58  # standard deviations: 99 % of a normal distribution lie within
 
 Change = tuple[float | None, float | None]
 
@@ -80,7 +81,8 @@ def compare_reports(
     """What changed between two audits of the same layers, on as many samples, by the same plan.
 
     A pair of maps is gained where its family-wise p-value is at most the plan's alpha after and above it
-    before, and lost the other way round. A pair near the threshold can be either by chance alone.
+    before, by more than random permutations leave open (99 %), and lost the other way round. So the same
+    data under another seed gain and lose nothing, but for rare chance.
 
     Parameters
     ----------
@@ -244,6 +246,16 @@ def _shared(content: Mapping[str, Array], other: Mapping[str, Array]) -> tuple[l
     return own, theirs
 
 
+def _moved(pvalues: list[Array], counts: list[int]) -> Array:
+    """Where two p-values differ by more than their numbers of permutations explain.
+
+    Each is a share of so many random pairings, with the spread of one.
+    """
+    spread = sum(table * (1 - table) / count for table, count in zip(pvalues, counts, strict=True))
+    apart: Array = np.abs(pvalues[1] - pvalues[0]) > _BEYOND_SPREAD * np.sqrt(spread)
+    return apart
+
+
 def _couple(
     first: PairResult,
     second: PairResult,
@@ -261,6 +273,9 @@ def _couple(
     maps = [contents[0][name][at] for name, at in zip(("maps_a", "maps_b"), places[0], strict=True)]
     usable = np.triu(np.ones(values[0].shape, dtype=bool), 1) if first["within"] else ~np.isnan(values[0])
     beyond = [table <= alpha for table in pvalues]
+    n_compared = int(usable.sum())
+    counts = [pair["mutual_info"]["n_permutations"] for pair in (first, second)]
+    usable &= _moved(pvalues, counts)
     found: dict[str, Any] = {}
     for name, chosen, sign in (
         ("gained", usable & beyond[1] & ~beyond[0], -1.0),
@@ -288,7 +303,7 @@ def _couple(
         ),
         "median": (first["mutual_info"]["median"], second["mutual_info"]["median"]),
         "largest": (first["mutual_info"]["max"], second["mutual_info"]["max"]),
-        "n_compared": int(usable.sum()),
+        "n_compared": n_compared,
         "n_gained": found["n_gained"],
         "n_lost": found["n_lost"],
         "gained": found["gained"],

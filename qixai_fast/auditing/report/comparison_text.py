@@ -209,8 +209,8 @@ def comparison_text(found: Comparison) -> str:
         moved = [(couple, _moved(couple)) for couple in found["couples"]]
         lines += [
             "",
-            f"Pairs of maps beyond chance (family-wise p ≤ {found['alpha']:g}) in one report only;",
-            "one near the threshold can be so by chance. Largest changes first.",
+            f"Pairs of maps beyond chance (family-wise p ≤ {found['alpha']:g}) in one report only,",
+            "by more than random permutations leave open; largest changes first",
             "",
         ]
         for couple, told in moved:
@@ -220,7 +220,8 @@ def comparison_text(found: Comparison) -> str:
             lines.append("none")
     if found["attributions"]:
         lines += ["", *_attributed(found)]
-    lines += [f"left out: {reason}" for reason in found["left_out"]]
+    if found["left_out"]:
+        lines += ["", *(f"left out: {reason}" for reason in found["left_out"])]
     return "\n".join(lines)
 
 
