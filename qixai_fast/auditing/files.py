@@ -43,7 +43,7 @@ def json_bytes(value: Any) -> bytes:
 def npz_bytes(arrays: Mapping[str, Array]) -> bytes:
     """An ``.npz`` file; NumPy gives its members a fixed date, so the bytes depend on the arrays alone."""
     buffer = BytesIO()
-    contiguous: dict[str, Any] = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    contiguous: dict[str, Any] = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     np.savez(buffer, **contiguous)
     return buffer.getvalue()
 
