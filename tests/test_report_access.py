@@ -230,6 +230,12 @@ def test_paper_is_white_complete_and_without_controls(browser, written, dark):
     cut = browser.ask("""[...document.querySelectorAll('.scroll')].filter(box =>
         box.scrollHeight > box.clientHeight + 1 && getComputedStyle(box).overflowY !== 'visible').length""")
     assert cut == 0
+    # A4 less margins of 14 mm, at 96 dots an inch.
+    browser.send(
+        "Emulation.setDeviceMetricsOverride", width=688, height=900, deviceScaleFactor=1, mobile=False
+    )
+    wide = "[...document.querySelectorAll('table, img')].map(e => e.getBoundingClientRect().right)"
+    assert max(browser.ask(wide)) <= 688
     browser.send("Emulation.setEmulatedMedia", media="", features=[scheme])
     paper = base64.b64decode(browser.send("Page.printToPDF", preferCSSPageSize=True)["data"])
     assert paper.startswith(b"%PDF")
