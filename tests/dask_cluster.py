@@ -32,6 +32,7 @@ class DaskCluster:
         self.processes: list[subprocess.Popen[bytes]] = []
         self.workers: list[subprocess.Popen[bytes]] = []
         self._file = folder / "scheduler.json"
+        self._file.unlink(missing_ok=True)
         scheduler = ["scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", str(self._file)]
         self.scheduler = self._start(*scheduler, "--host", "127.0.0.1", log="scheduler")
         deadline = time.monotonic() + PATIENCE

@@ -175,15 +175,35 @@ class BinnedNull:
         bare.expected = bare.location = bare.scale = np.empty(0)
         return bare
 
-    def share(self, start: int, stop: int) -> tuple[Index, Index, Float64]:
-        """Columns and expected values of some pairs."""
-        some = slice(start, stop)
-        return self.moving[some], self.still[some], self.expected[self.places[some]]
+    def cuts(self, count: int) -> list[Index]:
+        """Pairs of each of ``count`` groups of moving columns: each such column is permuted in one group."""
+        columns, numbers = np.unique(self.moving, return_inverse=True)
+        group = numbers * min(count, len(columns)) // len(columns)
+        cuts = []
+        for one in range(int(group.max()) + 1):
+            chosen = np.flatnonzero(group == one)
+            rows, wide = self._tile_of(self.moving[chosen])
+            cuts.append(chosen[np.lexsort((self.moving[chosen], self.still[chosen] // wide,
+                                           self.moving[chosen] // rows))])  # fmt: skip
+        return cuts
+
+    def _tile_of(self, moving: Index) -> tuple[int, int]:
+        """The tile for pairs of some moving columns: where these are fewer, more of the others."""
+        rows, columns = self.tile
+        count = len(np.unique(moving))
+        if count >= rows:
+            return rows, columns
+        return int(moving.max()) + 1, max(columns, rows * columns // count)
+
+    def share(self, chosen: Index) -> tuple[Index, Index, Float64]:
+        """Columns and expected values of some pairs, tile after tile of few columns."""
+        return self.moving[chosen], self.still[chosen], self.expected[self.places[chosen]]
 
     def with_share(self, share: tuple[Index, Index, Float64]) -> BinnedNull:
         """:meth:`whole` with some pairs."""
         part = copy.copy(self)
         part.moving, part.still, part.expected = share
+        part.tile = self._tile_of(part.moving)
         part.places = np.arange(len(part.moving))
         return part
 

@@ -26,9 +26,10 @@ FULL_ROUNDS = 20
 ROUND_BYTES = 24
 PAIR_BYTES = 176
 
-# Pairs of one task of a cluster, at most, and tasks for each of its threads, at least.
-_TASK_PAIRS = 4096
-_TASKS_PER_THREAD = 4
+# Tasks for each thread of a cluster: each draws all permutations.
+_TASKS_PER_THREAD = 2
+# Permutations that another process keeps for its next task.
+_KEPT_BYTES = 2**27
 
 # Values that differ by the order of a sum only count as equal; standardised values are larger.
 _TIE = 1e-12
@@ -53,8 +54,11 @@ class Divisible(Part, Protocol):
     def whole(self) -> Any:
         """What all shares have in common."""
 
-    def share(self, start: int, stop: int) -> Any:
-        """What pairs ``start:stop`` have of their own."""
+    def cuts(self, count: int) -> list[Index]:
+        """Pairs of each share, in ascending order within it: about as many shares as asked for."""
+
+    def share(self, chosen: Index) -> Any:
+        """What some pairs have of their own."""
 
 
 class Null(Protocol):
@@ -109,7 +113,7 @@ class _Tally:
         n = len(values)
         return cls(values, np.zeros(n, dtype=np.int64), np.zeros(n), np.zeros(n, dtype=np.int64))
 
-    def put(self, places: slice, some: _Tally) -> None:
+    def put(self, places: Index, some: _Tally) -> None:
         """Take over what was counted for some of the pairs."""
         for name in ("values", "reached", "total", "n_used"):
             getattr(self, name)[places] = getattr(some, name)
@@ -129,6 +133,7 @@ class _Share:
 
     def __call__(self, share: tuple[Any, Float64, Float64]) -> tuple[_Tally, Float64]:
         what, location, scale = share
+        self.rounds.keep_orders()
 
         def standard(values: Float64) -> float:
             return float(np.max((values - location) / scale))
@@ -154,6 +159,21 @@ class Rounds:
         self.seeds = seeds
         self.stop_after = stop_after
         self.n_full = full_rounds(len(seeds), stop_after)
+        self._orders: dict[int, Index] | None = None
+
+    def keep_orders(self) -> None:
+        """Draw every permutation once, where they are few enough to be kept."""
+        if 8 * self.exchange.n_samples * len(self.seeds) <= _KEPT_BYTES and self._orders is None:
+            self._orders = {}
+
+    def _order(self, number: int) -> Index | None:
+        if number < 0:
+            return None
+        if self._orders is None:
+            return self.exchange.draw(int(self.seeds[number]))
+        if number not in self._orders:
+            self._orders[number] = self.exchange.draw(int(self.seeds[number]))
+        return self._orders[number]
 
     def run(self, null: Null) -> Outcome:
         """Ask all pairs of a null."""
@@ -187,8 +207,7 @@ class Rounds:
 
         def evaluate(item: tuple[int, Index]) -> tuple[int, Index, Float64]:
             number, chosen = item
-            order = None if number < 0 else self.exchange.draw(int(self.seeds[number]))
-            return number, chosen, part.values(order, chosen)
+            return number, chosen, part.values(self._order(number), chosen)
 
         def items() -> Iterator[tuple[int, Index]]:
             # Round -1 is the data as they are. Rounds begun before a pair is settled still ask it; what they
@@ -218,13 +237,11 @@ class Rounds:
         self, part: Divisible, location: Float64, scale: Float64, largest: Float64, threads: int
     ) -> _Tally:
         """As :meth:`_ask`, some pairs a task: a pair's counts and sums do not depend on the other pairs."""
-        n = len(part.places)
-        step = max(1, min(_TASK_PAIRS, -(-n // (_TASKS_PER_THREAD * threads))))
-        cuts = [(start, min(start + step, n)) for start in range(0, n, step)]
-        shares = [(part.share(*cut), location[slice(*cut)], scale[slice(*cut)]) for cut in cuts]
-        tally = _Tally.of(np.empty(n))
+        tally = _Tally.of(np.empty(len(part.places)))
+        cuts = part.cuts(_TASKS_PER_THREAD * threads)
+        shares = [(part.share(cut), location[cut], scale[cut]) for cut in cuts]
         for cut, (some, most) in zip(cuts, mapped(_Share(self, part.whole()), shares, 1), strict=True):
-            tally.put(slice(*cut), some)
+            tally.put(cut, some)
             np.maximum(largest, most, out=largest)
         return tally
 
