@@ -152,6 +152,18 @@ def test_numbers_at_the_edges_are_those_of_the_maps_beside_them(browser, written
     np.testing.assert_allclose(middles, (np.arange(12) + 0.5) / 12, atol=0.01)
 
 
+@pytest.mark.parametrize("width", [360, 688, 740, 800, 1000, 1600])
+def test_both_matrices_of_a_pair_are_of_one_size_at_any_width(browser, written, width):
+    browser.open(written[0], width=width)
+    boxes = browser.ask("""[...document.querySelectorAll('.two')].map(two =>
+        [...two.querySelectorAll('.picture')].map(one => { one.scrollIntoView();
+            const box = one.getBoundingClientRect(); return [box.width, box.height]; }))""")
+    assert len(boxes) == 6
+    for first, second in boxes:
+        assert first == pytest.approx(second, abs=1)
+        assert first[0] > min(width, 800) / 3
+
+
 def test_wide_matrices_have_few_numbers_that_do_not_overlap():
     found = ticks(list(range(100_000, 99_488, -1)))
     assert [tick["at"] for tick in found] == [32, 96, 160, 224, 288, 352, 416, 480]
