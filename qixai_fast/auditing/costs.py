@@ -2,6 +2,8 @@
 
 With n samples, d maps of a layer, t threads and R for the rates of :mod:`qixai_fast.auditing.rates`:
 
+- Reading: what is read from disk takes as long as pieces of the store's own files just took; all stages where
+  the store is larger than the memory that is free, else ``verify`` alone.
 - ``verify``: every byte once, n bytes * R(checksum) / t.
 - ``layer``: two passes, for maps and states, R(layer) n d + R(layer squares) n d^2, over t; and products of
   all layers and pairs of a group, n (d_a + 1) (d_b + 1) R(product) / t, with the first that asks for them.
@@ -22,10 +24,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from .._cka_permutations import _gathers as permutes_grams
 from .._cka_permutations import permutations_memory
@@ -40,7 +44,7 @@ from ..mutual_info.pairwise import plan_memory
 from ..mutual_info.rounds import PAIR_BYTES, ROUND_BYTES
 from ..statistics import leaf_bounds
 from .context import COPIED_BYTES, AuditContext, stem
-from .rates import Rates
+from .rates import Rates, reading_rate
 
 # As in mutual_info.binned_null: bytes of a round's values of a pair, and of a table besides its cells.
 _ASKED_BYTES = 72
@@ -93,6 +97,9 @@ class CostModel:
         self._speed = min(self._threads, usable_cores())
         self._groups_read: set[int] = set()
         self._coded: set[str] = set()
+        store = context.store
+        self._stored = sum(int(store[name].nbytes) for name in store)
+        self._reading = reading_rate([Path(str(store[name].filename)) for name in store])
 
     def stages(self, *, subject: bool) -> list[StageCost]:
         """All stages in the order in which they run; ``subject`` where inputs are to be attributed."""
@@ -105,9 +112,16 @@ class CostModel:
             found.append(self._ksg())
         if context.classes is not None:
             found += [self._labels(name) for name in context.layers]
+        found = [self._with_reading(cost) for cost in found]
         if subject:
             found.append(StageCost("attributions", "integrated gradients", 0, math.nan, 0, 0, math.nan))
         return found
+
+    def _with_reading(self, cost: StageCost) -> StageCost:
+        """A stage that waits for a disk where it reads faster than that."""
+        in_memory = cost.name != "verify" and self._stored <= psutil.virtual_memory().available
+        waits = 0.0 if in_memory else cost.bytes_read * self._reading
+        return replace(cost, seconds=max(cost.seconds, waits))
 
     def _size(self, layer: str) -> tuple[int, int]:
         data = self._context.store[layer]
@@ -123,7 +137,7 @@ class CostModel:
         return 0 if self._width(layer) == width else size * self._width(layer) // width
 
     def _verify(self) -> StageCost:
-        size = sum(self._context.store[name].nbytes for name in self._context.store)
+        size = self._stored
         seconds = size * self._rates.checksum() / self._speed
         return StageCost("verify", "checksums of all data", size, size, 2**20, 2**20 * self._threads, seconds)
 
