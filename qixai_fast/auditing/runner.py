@@ -34,9 +34,11 @@ _NO_NUMBERS = (
     "auditing/costs.py",
     "auditing/rates.py",
     "_cluster.py",
+    "_forks.py",
     "auditing/dask.py",
     "cli.py",
     "demo.py",
+    "store/locking.py",
 )
 
 
