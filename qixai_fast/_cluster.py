@@ -172,7 +172,16 @@ class Cluster:
     @property
     def threads(self) -> int:
         """Threads of all workers there are now, one at least."""
-        return max(1, sum(int(count) for count in self.client.nthreads().values()))
+        with self._answered():
+            return max(1, sum(int(count) for count in self.client.nthreads().values()))
+
+    @contextmanager
+    def _answered(self) -> Iterator[None]:
+        """Turn what happens where the scheduler is gone into one error."""
+        try:
+            yield
+        except (OSError, TimeoutError):
+            raise ClusterError(f"the scheduler at {self.address} does not answer any more") from None
 
     @property
     def address(self) -> str:
@@ -181,7 +190,8 @@ class Cluster:
 
     def everywhere(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
         """A function's result, or the exception, on each worker, by its address."""
-        found: dict[str, Any] = self.client.run(function, *arguments, on_error="return")
+        with self._answered():
+            found: dict[str, Any] = self.client.run(function, *arguments, on_error="return")
         return found
 
     def forget(self) -> None:
@@ -258,7 +268,10 @@ class Cluster:
                 raise ClusterError(f"the scheduler at {self.address} {lost}, for {_PATIENCE_SECONDS:.0f} s")
 
     def _has_workers(self) -> bool:
-        return bool(self.client.scheduler_info().get("workers"))
+        try:
+            return bool(self.client.nthreads())
+        except (OSError, TimeoutError):
+            return False
 
     def reduce(
         self,
