@@ -3,7 +3,7 @@
     python benchmarks/audit.py [--samples N] [--features D] [--layers L] [--max-memory 2GB] [--json FILE]
 
 The store is made up: maps behind a ReLU that share 24 signals. Planned seconds are those of our kernels
-alone, timed at small sizes (``qixai_fast.auditing.rates``): actual over planned is what an audit adds to them.
+alone, timed at small sizes (``auditing.rates``): actual over planned is what an audit adds to them.
 """
 
 from __future__ import annotations
