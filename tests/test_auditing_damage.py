@@ -235,7 +235,8 @@ class TestOut:
         kept = {path.stem for path in (disk / "out").glob(".stages/*_*.json")}
         (disk / "ballast").unlink()
         resumed = run(store, disk / "out")
-        assert kept <= reused(resumed) | {"ksg"}
+        stages = {name for name in kept if not name.startswith("moments_")}
+        assert stages <= reused(resumed) | {"ksg"}
         run(store, tmp_path / "whole")
         assert contents(disk / "out") == contents(tmp_path / "whole")
 

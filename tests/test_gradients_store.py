@@ -20,6 +20,16 @@ from qixai_fast.store import LayerSpec, create_store
 torch = pytest.importorskip("torch")
 nn = torch.nn
 
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Sums of torch change with its threads, and other tests in this process leave it with one or with more."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 N, STEPS = 90, 6
 BUDGET = "17.7MB"  # room for a few samples in a pass: many chunks
 
@@ -190,8 +200,10 @@ CHILD = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
+import torch
 import qixai_fast as qf
 from test_gradients_store import arguments, small
+torch.set_num_threads(1)
 qf.integrated_gradients(small(Path(sys.argv[2])), **arguments(), out=sys.argv[3])
 """
 

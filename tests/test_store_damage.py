@@ -131,7 +131,7 @@ def test_missing_file(path, file):
 
 def test_every_flipped_byte_of_a_header_is_refused_or_harmless(path, monkeypatch):
     """No damaged header crashes or gives other values."""
-    monkeypatch.setattr("qixai_fast.store.reader.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("qixai_fast.store.npy.time.sleep", lambda seconds: None)
     whole = (path / "x.npy").read_bytes()
     messages = set()
     for offset in range(128):
