@@ -23,7 +23,7 @@ nn = torch.nn
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Sums of torch change with its threads, and other tests in this process leave it with one or with more."""
+    """Sums of torch change with its threads, and other tests leave this process with one or with more."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
