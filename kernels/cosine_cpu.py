@@ -49,15 +49,16 @@ def _sum_of_squares(row):
     return total
 
 
-@jit_reordering
+@jit
 def _widen(row, wide):
-    """Copy a row to float64; return its sum of squares."""
-    total = 0.0
+    """Copy a row to float64; return its sum of squares.
+
+    Two loops: where one both writes and sums, the compiler sums in another order if what it writes happens to
+    lie close behind what it reads, and the last bit depends on where memory was.
+    """
     for j in range(row.shape[0]):
-        value = np.float64(row[j])
-        wide[j] = value
-        total += value * value
-    return total
+        wide[j] = row[j]
+    return _sum_of_squares(wide)
 
 
 @jit
