@@ -252,7 +252,7 @@ class CostModel:
         """Seconds, counted samples, bytes read, and memory of values of all samples, where few are tested."""
         plan, n, rates, bins = self._plan, self._n, self._rates, self._plan.n_bins or 2
         seconds, read = 0.0, 0
-        for name, width in zip(names, widths, strict=False):
+        for name, width in zip(names, widths, strict=True):
             if name in self._coded:
                 continue
             self._coded.add(name)

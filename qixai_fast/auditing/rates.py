@@ -105,7 +105,7 @@ class Rates:
 
     def layer(self, n: int, d: int) -> float:
         """The part of a layer's stage that is not products for all layers: one pass, entropy and purity."""
-        value, square = self._rate("layer", 2, _time_layer)
+        value, square = self._rate("layer in two reads", 2, _time_layer)
         return n * d * (value + square * d)
 
     def cosine(self) -> float:
