@@ -132,6 +132,25 @@ class Matrix:
             target[first - start : last - start] = self.block(first, last)
 
 
+def check_matrix_shape(
+    shape: tuple[int, ...], name: str, *, min_samples: int = 1, min_features: int = 1
+) -> None:
+    """Raise ValueError unless a shape is that of a matrix with enough samples and features."""
+    if len(shape) != 2:
+        hint = ""
+        if len(shape) == 1:
+            hint = f"; reshape a single feature with {name}.reshape(-1, 1)"
+        elif len(shape) > 2:
+            hint = (
+                f"; reduce it first, for example {name}.reshape(len({name}), -1), or capture with a reduction"
+            )
+        raise ValueError(f"{name}: wanted shape (n_samples, n_features), got {shape}{hint}")
+    if shape[0] < min_samples:
+        raise ValueError(f"{name}: wanted at least {min_samples} sample(s), got shape {shape}")
+    if shape[1] < min_features:
+        raise ValueError(f"{name}: wanted at least {min_features} feature(s), got shape {shape}")
+
+
 def as_matrix(X: Any, name: str = "X", *, min_samples: int = 1, min_features: int = 1) -> Matrix:
     """Check that an input is a non-empty real matrix. Values are checked as blocks are read.
 
@@ -144,19 +163,7 @@ def as_matrix(X: Any, name: str = "X", *, min_samples: int = 1, min_features: in
     """
     array = to_numpy(X, name)
     check_real(array, name)
-    if array.ndim != 2:
-        hint = ""
-        if array.ndim == 1:
-            hint = f"; reshape a single feature with {name}.reshape(-1, 1)"
-        elif array.ndim > 2:
-            hint = (
-                f"; reduce it first, for example {name}.reshape(len({name}), -1), or capture with a reduction"
-            )
-        raise ValueError(f"{name}: wanted shape (n_samples, n_features), got {array.shape}{hint}")
-    if array.shape[0] < min_samples:
-        raise ValueError(f"{name}: wanted at least {min_samples} sample(s), got shape {array.shape}")
-    if array.shape[1] < min_features:
-        raise ValueError(f"{name}: wanted at least {min_features} feature(s), got shape {array.shape}")
+    check_matrix_shape(array.shape, name, min_samples=min_samples, min_features=min_features)
     return Matrix(name, array, home_of(X))
 
 

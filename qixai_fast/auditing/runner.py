@@ -37,6 +37,7 @@ _NO_NUMBERS = (
     "auditing/reading.py",
     "store/verifying.py",
     "_cluster.py",
+    "_gpu",
     "_forks.py",
     "auditing/dask.py",
     "cli.py",

@@ -1,0 +1,106 @@
+"""One GPU: its memory, its streams, and launching kernels on torch's tensors without copying them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache
+from typing import Any
+
+import torch
+
+from .._memory import format_bytes
+from ..errors import MemoryBudgetError
+
+# Of a device's free memory: the rest is for what torch, cuBLAS and the driver take.
+_USABLE = 0.9
+
+
+class Backend:
+    """A CUDA device, as the families see it.
+
+    A test's stand-in has the same methods on the CPU, with kernels in numba's simulator.
+
+    Parameters
+    ----------
+    index : int
+        As torch counts devices.
+    """
+
+    def __init__(self, index: int) -> None:
+        self.device = torch.device("cuda", index)
+        self.n_multiprocessors: int = torch.cuda.get_device_properties(index).multi_processor_count
+        self.capability: tuple[int, int] = torch.cuda.get_device_capability(index)
+        self._copies: Any = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+
+    def free_memory(self) -> int:
+        """Bytes that can be allocated: the device's own, and what torch holds and does not use."""
+        free, _ = torch.cuda.mem_get_info(self.device)
+        idle = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+        return int(free + idle)
+
+    def budget(self, max_memory: int | None) -> int:
+        """Bytes of the device that a call may take: nine tenths of what is free, ``max_memory`` at most."""
+        free = int(_USABLE * self.free_memory())
+        return free if max_memory is None else min(free, max_memory)
+
+    def require(self, budget: int, required: int, work: str) -> None:
+        """Raise :class:`MemoryBudgetError` where ``required`` bytes of the device exceed ``budget``."""
+        if required > budget:
+            raise MemoryBudgetError(
+                f"max_memory: {work} needs {format_bytes(required)} of {self.device}, it may take "
+                f"{format_bytes(budget)}; max_memory={required} would do where the device has as much",
+                required,
+            )
+
+    def launch(self, kernel: Any, blocks: int | tuple[int, ...], threads: int, *arguments: Any) -> None:
+        """Start a kernel on torch's current stream; tensors are passed as they lie in memory.
+
+        ``blocks`` of 0 start nothing.
+        """
+        if blocks == 0 or (isinstance(blocks, tuple) and 0 in blocks):
+            return
+        import numba.cuda
+
+        cuda: Any = numba.cuda
+        passed = [
+            cuda.as_cuda_array(one.detach(), sync=False) if torch.is_tensor(one) else one for one in arguments
+        ]
+        stream = cuda.external_stream(torch.cuda.current_stream(self.device).cuda_stream)
+        with cuda.gpus[self.device.index]:
+            kernel[blocks, threads, stream](*passed)
+
+    def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """An uninitialised tensor of the host that the device can read while it computes."""
+        return torch.empty(shape, dtype=dtype, pin_memory=True)
+
+    def copying(self) -> AbstractContextManager[Any]:
+        """What is started inside runs on the stream for copies, beside the current stream."""
+        context: AbstractContextManager[Any] = torch.cuda.stream(self._copies)
+        return context
+
+    def mark(self) -> Any:
+        """A mark in the current stream, for :meth:`wait` in another and :meth:`block_until` on the host."""
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record(torch.cuda.current_stream(self.device))
+        return event
+
+    def wait(self, mark: Any) -> None:
+        """Let the current stream wait until another has come to a mark."""
+        torch.cuda.current_stream(self.device).wait_event(mark)
+
+    def block_until(self, mark: Any) -> None:
+        """Let the host wait until a stream has come to a mark."""
+        mark.synchronize()
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Make this device the one that torch's functions take by default."""
+        with torch.cuda.device(self.device):
+            yield
+
+
+@cache
+def open_backend(index: int) -> Backend:
+    """The backend of a device; one a process."""
+    return Backend(index)

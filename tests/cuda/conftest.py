@@ -1,0 +1,62 @@
+"""Fixtures of the CUDA tests: a real GPU where there is one, else the simulator and a stand-in device.
+
+The simulator takes the place of numba's CUDA for a whole process, so these tests run in one of their own:
+``NUMBA_ENABLE_CUDASIM=1 pytest tests/cuda`` (``make test-cuda``), or ``make test-gpu`` where there is a GPU.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+torch = pytest.importorskip("torch")
+SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
+
+if not SIMULATED and not torch.cuda.is_available():
+    collect_ignore_glob = ["test_*.py"]
+
+
+class Device:
+    """What a test asks of the device that it runs on.
+
+    Attributes
+    ----------
+    backend : Backend
+    simulated : bool
+    """
+
+    def __init__(self, backend, simulated, resident):
+        self.backend, self.simulated, self._resident = backend, simulated, resident
+
+    def put(self, array):
+        """A tensor on the device."""
+        tensor = torch.as_tensor(array).to(self.backend.device)
+        self._resident[id(tensor)] = tensor
+        return tensor
+
+    def empty(self, shape, dtype):
+        """An uninitialised tensor on the device, for kernels to write to."""
+        return torch.empty(shape, dtype=dtype, device=self.backend.device)
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """The device: ``gpu.backend.launch`` starts kernels, and public calls take ``device="cuda"``."""
+    from qixai_fast import _device
+    from qixai_fast._gpu import backend
+
+    if not SIMULATED:
+        return Device(backend.open_backend(0), False, {})
+    from fake_device import FakeBackend
+
+    fakes, resident = {}, {}
+    monkeypatch.setattr(_device, "cuda_problem", lambda: None)
+    monkeypatch.setattr(_device, "_cuda_devices", lambda: (2, 0))
+    monkeypatch.setattr(_device, "gpu_index", lambda value: 0 if resident.get(id(value)) is value else None)
+    monkeypatch.setattr(backend, "open_backend", lambda index: fakes.setdefault(index, FakeBackend(index)))
+    return Device(backend.open_backend(0), True, resident)
