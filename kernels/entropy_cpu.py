@@ -13,6 +13,11 @@ from ._jit import jit
 _EULER_GAMMA = 0.57721566490153286
 # Weights below this share of the largest add nothing to a float64 sum.
 _NEGLIGIBLE = 1e-20
+# A count whose mean is at least this has its expectation from so many central moments: the next ones are
+# below 1e-12 of the first.
+_LARGE_MEAN = 500.0
+_ORDERS = 13
+_CHOOSE = np.array([[math.comb(m, j) for j in range(_ORDERS)] for m in range(_ORDERS)], dtype=np.float64)
 
 
 @jit
@@ -203,12 +208,45 @@ def relevant_excess_of_tables(tables, excess):
 
 
 @jit
-def _expected_cell(a, b, n, table):
+def _expanded_cell(a, b, n, moments):
+    """As :func:`_expected_cell`, from central moments of the count: where its mean is large.
+
+    With x = k - mu, k ln(k / mu) = x + sum over m >= 2 of (-1)^m x^m / (m (m - 1) mu^(m - 1)). Central
+    moments of a hypergeometric count follow from E[k (n - a - b + k) h(k)] = E[(a - k) (b - k) h(k + 1)]
+    with h(k) = x^(m - 1): n - m + 1 times the m-th is a sum over those before it. ``moments`` is room for
+    them.
+    """
+    mu = a * (b / n)
+    both = (a - mu) + (b - mu)
+    product = (a - mu) * (b - mu)
+    moments[0] = 1.0
+    moments[1] = 0.0
+    total = 0.0
+    power = 1.0
+    for m in range(2, _ORDERS + 1):
+        moments[m] = 0.0
+        moment = 0.0
+        for j in range(m - 1):
+            moment += _CHOOSE[m - 1, j] * (moments[j + 2] + product * moments[j] - both * moments[j + 1])
+        moments[m] = moment / (n - m + 1.0)
+        power *= -1.0 / mu
+        term = -power * moments[m] / (m * (m - 1.0))
+        total += term
+        # Odd moments may be 0.
+        if m % 2 == 0 and term < 1e-17 * total:
+            break
+    return total
+
+
+@jit
+def _expected_cell(a, b, n, table, moments):
     """E[k ln(k n / (a b))] for the hypergeometric count k of a cell with marginals a and b.
 
     Weights start from 1 at the mode and are normalised by their own sum, so that no factorial of a large
     number is ever taken.
     """
+    if a * (b / n) >= _LARGE_MEAN:
+        return _expanded_cell(float(a), float(b), float(n), moments)
     low = max(0, a + b - n)
     high = min(a, b)
     mode = min(max(int((a + 1.0) * (b + 1.0) / (n + 2.0)), low), high)
@@ -233,24 +271,58 @@ def _expected_cell(a, b, n, table):
 
 
 @jit
-def expected_information(values_x, repeats_x, values_y, repeats_y, n, table):
-    """Mean plug-in mutual information over all permutations of one variable, in nats.
+def _runs(ascending, values, repeats):
+    """Write the distinct counts above 0 of an ascending array, and how often each occurs; return how many."""
+    found = 0
+    for i in range(ascending.size):
+        if ascending[i] > 0:
+            if found > 0 and values[found - 1] == ascending[i]:
+                repeats[found - 1] += 1
+            else:
+                values[found] = ascending[i]
+                repeats[found] = 1
+                found += 1
+    return found
+
+
+@jit
+def expected_information(margins_x, margins_y, first, second, n, table, out):
+    """Mean plug-in mutual information over all permutations of one variable, in nats, for pairs of columns.
 
     It depends on the marginal counts alone (Vinh, Epps and Bailey 2010), and cells with the same marginals
-    have the same mean: quantile bins cost next to nothing.
+    have the same mean: quantile bins cost next to nothing. Exactly 0 where a column is constant.
 
     Parameters
     ----------
-    values_x, repeats_x : (a,) int64
-        Distinct marginal counts above 0, and how many levels of x have each.
-    values_y, repeats_y : (b,) int64
+    margins_x : (d_x, a) int64
+        Marginal counts of each column, ascending.
+    margins_y : (d_y, b) int64
+    first, second : (g,) int64
+        Pair ``p`` joins columns ``first[p]`` and ``second[p]``.
     n : int
         Samples.
     table : (size,) float64
         Terms ``k ln k`` of counts below ``size``.
+    out : (g,) float64, written
     """
-    total = 0.0
-    for a in range(values_x.size):
-        for b in range(values_y.size):
-            total += repeats_x[a] * repeats_y[b] * _expected_cell(values_x[a], values_y[b], n, table)
-    return total / n
+    values_x = np.empty_like(margins_x)
+    repeats_x = np.empty_like(margins_x)
+    levels_x = np.empty(len(margins_x), np.int64)
+    for i in range(len(margins_x)):
+        levels_x[i] = _runs(margins_x[i], values_x[i], repeats_x[i])
+    values_y = np.empty_like(margins_y)
+    repeats_y = np.empty_like(margins_y)
+    levels_y = np.empty(len(margins_y), np.int64)
+    for j in range(len(margins_y)):
+        levels_y[j] = _runs(margins_y[j], values_y[j], repeats_y[j])
+    moments = np.empty(_ORDERS + 1)
+    for p in range(first.size):
+        i = first[p]
+        j = second[p]
+        total = 0.0
+        if values_x[i, 0] < n and values_y[j, 0] < n:
+            for a in range(levels_x[i]):
+                for b in range(levels_y[j]):
+                    times = repeats_x[i, a] * repeats_y[j, b]
+                    total += times * _expected_cell(values_x[i, a], values_y[j, b], n, table, moments)
+        out[p] = total / n

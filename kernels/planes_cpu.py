@@ -19,7 +19,7 @@ from ._jit import jit
 # A bin has a plane where it holds more than one of so many samples.
 RARE = 512
 # Codes looked at to find a column's most frequent bin.
-_GLANCE = 1024
+_GLANCE = 256
 _NO_CODE = np.uint8(255)
 
 

@@ -1,5 +1,7 @@
 """Slow, obvious NumPy versions of every kernel, to compare with."""
 
+import math
+
 import numpy as np
 
 # Similarity ------------------------------------------------------------------------------------
@@ -257,6 +259,19 @@ def panzeri_treves_bias(table):
     n, columns = table.sum(), (table.sum(axis=0) > 0).sum()
     rows = [row for row in table if row.any()]
     return (sum(relevant_cells(row, columns) - 1 for row in rows) - (columns - 1)) / (2 * n)
+
+
+def expected_information(counts_x, counts_y):
+    """Mean plug-in mutual information over permutations, from marginal counts, with exact binomials."""
+    n = sum(counts_x)
+    terms = []
+    for a in counts_x:
+        for b in counts_y:
+            ways = math.comb(n, b)
+            for k in range(max(1, a + b - n), min(a, b) + 1):
+                share = math.comb(a, k) * math.comb(n - a, b - k) / ways
+                terms.append(share * k * math.log(k * n / (a * b)))
+    return math.fsum(terms) / n
 
 
 def permutation_mean(a, b, shape):

@@ -71,10 +71,23 @@ def test_permutation_mean_of_larger_tables_agrees_with_scikit_learn():
         contingency = cluster.contingency_matrix(x, y)
         expected = cluster.expected_mutual_information(contingency, n)
         estimator = PluginEstimator(n, "permutation-mean")
-        value = estimator.expected(contingency.sum(axis=1), contingency.sum(axis=0))
+        value = estimator.expected_of_margins(contingency.sum(axis=1), contingency.sum(axis=0))
         assert value == pytest.approx(expected, rel=1e-8, abs=1e-12)
         adjusted = estimator_value(contingency, n)
         assert adjusted == pytest.approx(cluster.adjusted_mutual_info_score(x, y), abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("counts_x", "counts_y"),
+    [((2000, 2000), (1500, 2500)), ((1000, 1000, 1000), (999, 1001, 1000)), ((3990, 10), (2500, 1500, 0)),
+     ((1100, 1900), (1300, 1700)), ((7, 3), (5, 5)), ((10,), (4, 6))],
+)  # fmt: skip
+def test_permutation_mean_of_large_counts_is_exact(counts_x, counts_y):
+    """Cells with means on both sides of where moments take the place of the sum."""
+    expected = reference.expected_information(counts_x, counts_y)
+    value = PluginEstimator(sum(counts_x), None).expected_of_margins(np.array(counts_x), np.array(counts_y))
+    assert value == pytest.approx(expected, rel=2e-11, abs=1e-18)
+    assert value > 0.0 or len(counts_x) == 1
 
 
 def estimator_value(table, n):

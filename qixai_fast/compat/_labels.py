@@ -275,7 +275,7 @@ def adjusted(table: Contingency, method: str) -> float:
         value = chance = min(entropies)
     else:
         value = information(table)
-        chance = PluginEstimator(n, None).expected(table.row_sums, table.column_sums)
+        chance = PluginEstimator(n, None).expected_of_margins(table.row_sums, table.column_sums)
     above = value - chance
     # Neither side is ever exactly 0, so that two zeros make a perfect match.
     above = min(above, -_EPSILON) if above < 0 else max(above, _EPSILON)

@@ -69,11 +69,6 @@ class Summary:
     expected: Float64 | None = None
 
 
-def _distinct(counts: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    values, repeats = np.unique(counts[counts > 0].astype(np.int64), return_counts=True)
-    return values, repeats.astype(np.int64)
-
-
 def _conditionals(rows: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], limit: int) -> float:
     """Sum of (relevant cells - 1) over the rows of a table whose occupied cells come in row order."""
     starts = np.concatenate([[0], np.cumsum(np.bincount(rows))]).astype(np.int64)
@@ -91,11 +86,31 @@ class PluginEstimator:
         self.normalize = normalize
         self._grassberger = bias_correction == "grassberger"
 
-    def expected(self, counts_x: npt.NDArray[Any], counts_y: npt.NDArray[Any]) -> float:
-        """Exact mean of the plug-in estimate over all permutations, from the marginal counts."""
-        return float(
-            expected_information(*_distinct(counts_x), *_distinct(counts_y), self.n_samples, _terms(False))
-        )
+    def expected(
+        self,
+        margins_x: npt.NDArray[Any],
+        margins_y: npt.NDArray[Any],
+        first: npt.NDArray[np.int64],
+        second: npt.NDArray[np.int64],
+    ) -> Float64:
+        """Exact mean of the plug-in estimate over all permutations, from marginal counts.
+
+        Of pairs of columns ``first[p]`` and ``second[p]``; marginal counts are (d_x, a) and (d_y, b).
+        """
+        ascending = [np.sort(margins, axis=1).astype(np.int64) for margins in (margins_x, margins_y)]
+        out = np.empty(len(first))
+        expected_information(*ascending, first, second, self.n_samples, _terms(False), out)
+        return out
+
+    def expected_of_margins(self, counts_x: npt.NDArray[Any], counts_y: npt.NDArray[Any]) -> float:
+        """:meth:`expected` of one pair, from the marginal counts of both."""
+        one = np.zeros(1, dtype=np.int64)
+        return float(self.expected(counts_x[None], counts_y[None], one, one)[0])
+
+    def expected_of_tables(self, tables: npt.NDArray[Any]) -> Float64:
+        """:meth:`expected` of each of (g, a, b) tables."""
+        each = np.arange(len(tables), dtype=np.int64)
+        return self.expected(tables.sum(axis=2), tables.sum(axis=1), each, each)
 
     def summarize(self, tables: npt.NDArray[np.int32]) -> Summary:
         """Summarise dense tables, (g, a, b)."""
@@ -108,7 +123,7 @@ class PluginEstimator:
             excess = np.empty((2, g))
             relevant_excess_of_tables(tables, excess)
         if self.bias_correction == "permutation-mean":
-            expected = np.array([self.expected(table.sum(axis=1), table.sum(axis=0)) for table in tables])
+            expected = self.expected_of_tables(tables)
         return Summary(sums, occupied, excess, expected)
 
     def summarize_cells(
@@ -124,7 +139,7 @@ class PluginEstimator:
         if self.bias_correction == "panzeri-treves":
             excess = np.array(self._excess(rows, columns, counts))[:, None]
         if self.bias_correction == "permutation-mean":
-            expected = np.array([self.expected(*margins)])
+            expected = np.array([self.expected_of_margins(*margins)])
         return Summary(sums, occupied, excess, expected)
 
     @staticmethod

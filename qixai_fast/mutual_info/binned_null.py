@@ -13,7 +13,7 @@ import numpy as np
 from .._cluster import mapped
 from .._memory import workers_within
 from .._validate import Float64, Matrix
-from ..bins import MAX_BINS, Bins, Codes, check_binning, check_flag, code_dtype, encode
+from ..bins import MAX_BINS, Bins, Codes, check_binning, check_flag, code_dtype, encode, row_blocks
 from ..joint_histograms import Index, JointHistograms, counting_bytes, uses_planes
 from ..kernels.histogram_cpu import count_codes
 from .bias import PluginEstimator
@@ -29,6 +29,8 @@ _ASKED_BYTES = 72
 _TABLE_OVERHEAD = 400
 # Pairs counted together, at most, where it is done by planes: those of 32 columns a side.
 _TILE_PAIRS = 1024
+# Pairs of a task that works out permutation means: milliseconds of it.
+_EXPECTED_TOGETHER = 512
 
 
 def _runs(labels: Index, most: int) -> Iterator[tuple[int, int]]:
@@ -138,31 +140,24 @@ class BinnedNull:
             self.location = np.where(chance, 0.0, np.inf)
         self.scale = np.sqrt(np.where(chance, self.expected, 1.0) / n)
 
-    def _margins(self, side: int) -> list[Index]:
+    def _margins(self, side: int) -> Index:
         codes = self.codes[side]
         counts = np.zeros((len(codes), self.bins[side].n_bins), dtype=np.int64)
         count_codes(codes, counts)
-        return list(counts)
+        return counts
 
     def _expected(self, first: Index, second: Index) -> Float64:
         """Exact permutation mean of every pair, 0 where a column is constant."""
         margins_x = self._margins(0)
         margins_y = margins_x if len(self.codes) == 1 else self._margins(1)
+        estimator = self.estimator
 
-        estimator, n_samples = self.estimator, self.n_samples
+        def means(bounds: tuple[int, int]) -> Float64:
+            some = slice(*bounds)
+            return estimator.expected(margins_x, margins_y, first[some], second[some])
 
-        def mean(pair: tuple[int, int]) -> float:
-            x, y = margins_x[pair[0]], margins_y[pair[1]]
-            if x.max() == n_samples or y.max() == n_samples:
-                return 0.0
-            return estimator.expected(x, y)
-
-        pairs = zip(first.tolist(), second.tolist(), strict=True)
-        return np.fromiter(
-            mapped(mean, pairs, self.n_jobs),
-            dtype=np.float64,
-            count=len(first),
-        )
+        pieces = row_blocks(len(first), _EXPECTED_TOGETHER)
+        return np.concatenate(list(mapped(means, pieces, min(self.n_jobs, len(pieces)))))
 
     def parts(self) -> Iterator[BinnedNull]:
         """All pairs at once: codes of all columns are held."""
