@@ -14,44 +14,49 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from dask_hosts import Host
 
 PATIENCE = 60.0
 
 
 class DaskCluster:
-    """Processes of ``dask scheduler`` and ``dask worker`` on this machine, each worker of one thread.
+    """Processes of ``dask scheduler`` and ``dask worker``, each worker of one thread.
 
     Parameters
     ----------
     folder : Path
         For scratch files and logs.
+    host : Host, optional
+        Where the scheduler runs; this machine otherwise.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, host: Host | None = None) -> None:
         self.folder = folder
         self.processes: list[subprocess.Popen[bytes]] = []
         self.workers: list[subprocess.Popen[bytes]] = []
         self._file = folder / "scheduler.json"
         self._file.unlink(missing_ok=True)
         scheduler = ["scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", str(self._file)]
-        self.scheduler = self._start(*scheduler, "--host", "127.0.0.1", log="scheduler")
+        self.scheduler = self._start(*scheduler, log="scheduler", host=host)
         deadline = time.monotonic() + PATIENCE
         while not self._file.exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         self.address = str(json.loads(self._file.read_text())["address"])
 
-    def _start(self, *arguments: str, log: str, prefix: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
+    def _start(self, *arguments: str, log: str, host: Host | None) -> subprocess.Popen[bytes]:
+        prefix, address = ((), "127.0.0.1") if host is None else (host.prefix, host.address)
         environment = {
             **os.environ,
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": os.pathsep.join(map(str, Path(__file__).resolve().parents[:2])),
             "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "10s",
-            "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "20s",
+            "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "20s" if host is None else "4s",
             "DASK_TEMPORARY_DIRECTORY": str(self.folder),
         }
+        command = f"distributed.cli.dask_{arguments[0]}"
         with open(self.folder / f"{log}.log", "wb") as output:
             process = subprocess.Popen(
-                [*prefix, sys.executable, "-m", "distributed.cli.dask_" + arguments[0], *arguments[1:]],
+                [*prefix, sys.executable, "-m", command, *arguments[1:], "--host", address],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=environment,
@@ -61,12 +66,14 @@ class DaskCluster:
         self.processes.append(process)
         return process
 
-    def add_worker(self, *options: str, nanny: bool = False) -> subprocess.Popen[bytes]:
+    def add_worker(
+        self, *options: str, nanny: bool = False, host: Host | None = None
+    ) -> subprocess.Popen[bytes]:
         """One more worker; with a nanny it is started again when it dies."""
         name = f"worker-{len(self.workers)}"
-        arguments = ["--nthreads", "1", "--no-dashboard", "--name", name, "--host", "127.0.0.1"]
+        arguments = ["--nthreads", "1", "--no-dashboard", "--name", name]
         arguments += ["--nanny" if nanny else "--no-nanny", "--local-directory", str(self.folder / name)]
-        worker = self._start("worker", self.address, *arguments, *options, log=name)
+        worker = self._start("worker", self.address, *arguments, *options, log=name, host=host)
         self.workers.append(worker)
         return worker
 
