@@ -13,7 +13,7 @@ from scipy.special import gammaincinv
 from .._moment_measures import cosines_of, entropy_of, schmidt_shares_of
 from .._validate import Array, Float64
 from ..alignment import linear_cka, linear_cka_test, terms_of_products
-from ..mutual_info.binned import pairwise_mutual_info_binned
+from ..mutual_info.binned_codes import pairwise_of_codes
 from ..mutual_info.ksg import pairwise_mutual_info_ksg
 from ..mutual_info.significance import mutual_info_test
 from ..quantum import schmidt_spectrum
@@ -243,8 +243,12 @@ def mutual_info_stage(
         values = (
             test.values
             if everything
-            else pairwise_mutual_info_binned(
-                data[0], None if within else data[1], **binning, **context.options()
+            else pairwise_of_codes(
+                data[0].T,
+                None if within else data[1].T,
+                n_bins=plan.n_bins,
+                bias_correction=plan.bias_correction,
+                **context.options(),
             )
         )
     tables = {

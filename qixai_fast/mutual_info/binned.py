@@ -23,6 +23,9 @@ from .binned_plan import Plan, plan_work
 from .pairing import Pairs, Tile
 from .variables import check_matrix_finite
 
+# Codes of some columns, and of samples from one to another.
+Reader = Callable[[Index, int, int], Codes]
+
 
 def bins_of(matrix: Matrix, n_bins: int, strategy: str, plan: Plan, *, zero: bool = False) -> Bins:
     """Bins of every column, by one of the two strategies."""
@@ -58,15 +61,26 @@ def _counts_from_files(
         stack.enter_context(CodeFile(matrix, own, rows=plan.rows, together=plan.together, n_jobs=plan.n_jobs))
         for matrix, own in zip(matrices, bins, strict=True)
     ]
-    n, dtype = matrices[0].n_samples, code_dtype(bins[0].n_bins)
+    dtype = code_dtype(bins[0].n_bins)
 
-    def read(file: CodeFile, columns: Index, start: int, stop: int) -> Codes:
-        codes: Codes = np.empty((len(columns), stop - start), dtype=dtype)
-        file.read(columns, start, stop, codes)
-        return codes
+    def reader(file: CodeFile) -> Reader:
+        def read(columns: Index, start: int, stop: int) -> Codes:
+            codes: Codes = np.empty((len(columns), stop - start), dtype=dtype)
+            file.read(columns, start, stop, codes)
+            return codes
+
+        return read
+
+    return counts_by_stretches([reader(file) for file in files], bins, matrices[0].n_samples, plan.stretch)
+
+
+def counts_by_stretches(
+    readers: list[Reader], bins: list[Bins], n: int, stretch: int
+) -> Callable[[Tile], Tables]:
+    """What counts a tile of pairs, some samples of its columns at a time; a reader has codes of one side."""
 
     def count(tile: Tile) -> Tables:
-        if len(files) == 1:
+        if len(readers) == 1:
             columns, places = np.unique(np.concatenate([tile.first, tile.second]), return_inverse=True)
             wanted = [columns]
             first, second = places[: len(tile.first)], places[len(tile.first) :]
@@ -77,9 +91,9 @@ def _counts_from_files(
             wanted = [columns, others]
         statistic = JointHistograms(bins, first, second)
         total: Tables | None = None
-        for start in range(0, n, plan.stretch):
-            stop = min(start + plan.stretch, n)
-            codes = [read(file, own, start, stop) for file, own in zip(files, wanted, strict=True)]
+        for start in range(0, n, stretch):
+            stop = min(start + stretch, n)
+            codes = [read(own, start, stop) for read, own in zip(readers, wanted, strict=True)]
             tables = statistic.count(codes[0], codes[-1])
             total = tables if total is None else statistic.combine(total, tables)
             # Let the codes go before the next ones are read.
@@ -88,6 +102,20 @@ def _counts_from_files(
         return total
 
     return count
+
+
+def values_of_tiles(
+    count: Callable[[Tile], Tables], pairs: Pairs, estimator: PluginEstimator, plan: Plan
+) -> Float64:
+    """Mutual information of all pairs, tile by tile."""
+    out = np.full(pairs.shape, np.nan)
+
+    def evaluate(tile: Tile) -> tuple[Tile, Float64]:
+        return tile, estimator.values(estimator.summarize(count(tile)))
+
+    for tile, values in ordered_map(evaluate, pairs.tiles(*plan.tile), min(plan.n_jobs, len(pairs))):
+        pairs.put(out, tile, values)
+    return out
 
 
 def _pairwise(
@@ -110,7 +138,7 @@ def _pairwise(
     resolve_device(device)
     cluster = current()
     if cluster is not None and cluster.reaches(*matrices):
-        return _elsewhere(matrices, pairs, TilesElsewhere(matrices, estimator, n_bins, strategy, zero))
+        return values_elsewhere(matrices, pairs, TilesElsewhere(matrices, estimator, n_bins, strategy, zero))
     plan = plan_work(
         matrices,
         len(pairs),
@@ -122,22 +150,15 @@ def _pairwise(
         extra=0 if pairs.chosen is None else 5 * pairs.chosen.nbytes,
     )
     bins = [bins_of(matrix, n_bins, strategy, plan, zero=zero) for matrix in matrices]
-    out = np.full(pairs.shape, np.nan)
     with ExitStack() as stack:
         if plan.cached:
             count = _counts_in_memory(matrices, bins, plan)
         else:
             count = _counts_from_files(matrices, bins, plan, stack)
-
-        def evaluate(tile: Tile) -> tuple[Tile, Float64]:
-            return tile, estimator.values(estimator.summarize(count(tile)))
-
-        for tile, values in ordered_map(evaluate, pairs.tiles(*plan.tile), min(plan.n_jobs, len(pairs))):
-            pairs.put(out, tile, values)
-    return out
+        return values_of_tiles(count, pairs, estimator, plan)
 
 
-def _elsewhere(matrices: list[Matrix], pairs: Pairs, values_of: TilesElsewhere) -> Float64:
+def values_elsewhere(matrices: list[Matrix], pairs: Pairs, values_of: TilesElsewhere) -> Float64:
     """All pairs on the workers of a cluster; counts are integers, so the values are those counted here."""
     for matrix in matrices:
         check_matrix_finite(matrix)

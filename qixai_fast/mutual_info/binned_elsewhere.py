@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._validate import Float64, Matrix
-from ..bins import Bins, Codes, block_dtype, encode, make_bins
+from ..bins import Bins, Codes, block_dtype, code_dtype, encode, make_bins
 from ..joint_histograms import Index, JointHistograms
 from .bias import PluginEstimator
 from .binned_plan import tables_per_group
@@ -31,7 +31,7 @@ class TilesElsewhere:
     matrices : list of Matrix
     estimator : PluginEstimator
     n_bins, strategy, zero
-        As :func:`qixai_fast.bins.make_bins` takes them.
+        As :func:`qixai_fast.bins.make_bins` takes them; with strategy "codes", values are bins already.
     """
 
     def __init__(
@@ -85,13 +85,22 @@ class TilesElsewhere:
             columns = [column for own, column in missing if own == side]
             for start in range(0, len(columns), _TOGETHER):
                 some = columns[start : start + _TOGETHER]
-                values = read_columns(matrix, some).astype(block_dtype(matrix), copy=False).T
+                values = read_columns(matrix, some)
+                if strategy == "codes":
+                    for place, column in enumerate(some):
+                        self._kept[side, column] = (
+                            values[place].astype(code_dtype(n_bins)),
+                            np.zeros(n_bins + 1),
+                            np.zeros(()),
+                        )
+                    continue
+                values = values.astype(block_dtype(matrix), copy=False).T
                 part = Matrix(matrix.name, values, matrix.home)
                 rows = min(_ROWS, matrix.n_samples)
                 bins = make_bins(part, n_bins, strategy, zero=zero, rows=rows, sort_columns=1, n_jobs=1)
-                codes = encode(part, bins, rows=rows, n_jobs=1)
+                coded = encode(part, bins, rows=rows, n_jobs=1)
                 for place, column in enumerate(some):
-                    self._kept[side, column] = codes[place].copy(), bins.edges[place], bins.steps[place]
+                    self._kept[side, column] = coded[place].copy(), bins.edges[place], bins.steps[place]
 
     def _shrink(self, keep: int) -> None:
         """Let go of the columns used longest ago."""
