@@ -20,6 +20,8 @@ import numpy.typing as npt
 from ._forks import ready_torch
 from ._lazy_rows import LazyRows
 
+_DLPACK_CUDA = 2  # kDLCUDA of dlpack.h
+
 
 def is_torch(value: Any) -> bool:
     """Whether a value is a torch tensor; never imports torch."""
@@ -27,26 +29,94 @@ def is_torch(value: Any) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
+def _lives_on_a_gpu(value: Any) -> bool:
+    """Whether an object that is no torch tensor says that its memory is CUDA's, as CuPy's arrays do."""
+    if isinstance(value, (np.ndarray, LazyRows, type)) or is_torch(value):
+        return False
+    where = getattr(value, "__dlpack_device__", None)
+    if where is not None:
+        return int(where()[0]) == _DLPACK_CUDA
+    return hasattr(value, "__cuda_array_interface__")
+
+
+def _adopted(value: Any) -> Any:
+    """A torch tensor on the memory of another library's array, once its stream has come there."""
+    import torch
+
+    if hasattr(value, "__dlpack__"):
+        return torch.from_dlpack(value)  # type: ignore[attr-defined]
+    tensor = torch.as_tensor(value, device="cuda")
+    stream = value.__cuda_array_interface__.get("stream")
+    if stream is not None:
+        device = tensor.device
+        other = torch.cuda.ExternalStream(stream, device=device)  # type: ignore[no-untyped-call]
+        torch.cuda.current_stream(device).wait_stream(other)
+    return tensor
+
+
+def gpu_tensor(value: Any) -> Any:
+    """A torch tensor, without a gradient, on the memory of a value that lives on a GPU; None for all else.
+
+    Values are torch tensors, CuPy arrays, and whatever has ``__dlpack__`` or ``__cuda_array_interface__``.
+    """
+    if is_torch(value):
+        return value.detach() if value.device.type == "cuda" else None
+    return _adopted(value) if _lives_on_a_gpu(value) and cuda_problem() is None else None
+
+
+def gpu_index(value: Any) -> int | None:
+    """The device of a value that lives on a GPU; None for all else."""
+    tensor = gpu_tensor(value)
+    return None if tensor is None else int(tensor.device.index or 0)
+
+
 @dataclass(frozen=True)
 class Home:
-    """Where an input lived: ``device`` is None for NumPy and all else, a torch device otherwise."""
+    """Where an input lived.
+
+    Attributes
+    ----------
+    device : torch.device or None
+        None for NumPy and all else that is of no GPU and not torch's.
+    cupy : bool
+        Whether it was CuPy's. Other libraries' arrays on a GPU get torch tensors back.
+    """
 
     device: Any = None
+    cupy: bool = False
 
     def bring(self, result: Any) -> Any:
-        """Return an array or tensor in the input's own kind: NumPy array, or torch tensor on its device."""
-        if is_torch(result):
-            return result.cpu().numpy() if self.device is None else result.to(self.device)
+        """Return an array or tensor in the input's own kind: NumPy, or torch's or CuPy's on its device."""
         if self.device is None:
-            return result
-        import torch
+            return result.cpu().numpy() if is_torch(result) else result
+        if not is_torch(result):
+            import torch
 
-        return torch.from_numpy(np.ascontiguousarray(result)).to(self.device)
+            result = torch.from_numpy(np.ascontiguousarray(result))
+        moved = result.to(self.device)
+        return sys.modules["cupy"].from_dlpack(moved) if self.cupy else moved
 
 
 def home_of(value: Any) -> Home:
     """Where a value lives."""
-    return Home(value.device) if is_torch(value) else Home()
+    if is_torch(value):
+        return Home(value.device)
+    tensor = gpu_tensor(value)
+    if tensor is None:
+        return Home()
+    return Home(tensor.device, type(value).__module__.partition(".")[0] == "cupy")
+
+
+def _from_gpu(value: Any, name: str) -> npt.NDArray[Any]:
+    """Copy another library's array on a GPU to NumPy."""
+    tensor = gpu_tensor(value)
+    if tensor is not None:
+        return _tensor_to_numpy(tensor, name)
+    # Without torch for CUDA: CuPy's name for it, and numba's.
+    copy = getattr(value, "get", None) or getattr(value, "copy_to_host", None)
+    if copy is None:
+        raise TypeError(f"{name}: {type(value).__name__} lives on a GPU, and {cuda_problem()}")
+    return np.asarray(copy())
 
 
 def _tensor_to_numpy(value: Any, name: str) -> npt.NDArray[Any]:
@@ -86,6 +156,8 @@ def to_numpy(value: Any, name: str) -> npt.NDArray[Any]:
         return cast("npt.NDArray[Any]", value)
     if is_torch(value):
         return _tensor_to_numpy(value, name)
+    if _lives_on_a_gpu(value):
+        return _from_gpu(value, name)
     if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
         return np.from_dlpack(value)
     if hasattr(value, "toarray"):
@@ -104,12 +176,19 @@ def cuda_problem() -> str | None:
     import torch
 
     if torch.version.cuda is None:
-        return f"torch {torch.__version__} is a CPU build"
+        hip = getattr(torch.version, "hip", None)
+        return f"torch {torch.__version__} is a build for {'ROCm' if hip else 'the CPU'}"
     if not torch.cuda.is_available():
         return "no CUDA device or driver was found"
+    mend = f"pip install 'qixai-fast[cuda{torch.version.cuda.split('.')[0]}]'"
     if importlib.util.find_spec("numba_cuda") is None:
-        major = torch.version.cuda.split(".")[0]
-        return f"numba-cuda is not installed (pip install 'qixai-fast[cuda{major}]')"
+        return f"numba-cuda is not installed ({mend})"
+    try:
+        cuda: Any = importlib.import_module("numba.cuda")
+    except ImportError as error:
+        return f"numba-cuda cannot be imported: {error}"
+    if not cuda.is_available():
+        return f"numba-cuda finds no driver or no compiler: {cuda.cuda_error() or mend}"
     return None
 
 
@@ -118,11 +197,6 @@ def _cuda_devices() -> tuple[int, int]:
     import torch
 
     return torch.cuda.device_count(), torch.cuda.current_device()
-
-
-def gpu_index(value: Any) -> int | None:
-    """The device of a torch tensor that lives on a GPU; None for all else."""
-    return int(value.device.index or 0) if is_torch(value) and value.device.type == "cuda" else None
 
 
 def _wanted(device: Any, name: str) -> str:
@@ -163,6 +237,8 @@ def backends_for(device: Any, *inputs: Any, devices: Sequence[Any] | None = None
     if devices is not None:
         if device is not None:
             raise ValueError("devices: wanted without device, got both")
+        if isinstance(devices, str) or not isinstance(devices, Sequence):
+            raise TypeError(f"devices: wanted a list such as ['cuda:0', 'cuda:1'], got {devices!r}")
         names = [_wanted(one, "devices") for one in devices]
         if not names or len(set(names)) < len(names) or "cpu" in names:
             raise ValueError(

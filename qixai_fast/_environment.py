@@ -34,13 +34,23 @@ def _blas() -> str:
     return ", ".join(sorted(found)) or "none found"
 
 
+def _gpu(index: int) -> str:
+    import torch
+
+    found = torch.cuda.get_device_properties(index)
+    return (
+        f"cuda:{index} {found.name} ({format_bytes(found.total_memory)}, {found.multi_processor_count} "
+        f"multiprocessors, sm_{found.major}{found.minor})"
+    )
+
+
 def _cuda() -> str:
     reason = cuda_problem()
     if reason is not None:
         return f"no: {reason}"
     import torch
 
-    return f"torch sees {torch.cuda.get_device_name()}; this version has CPU kernels only"
+    return ", ".join(_gpu(index) for index in range(torch.cuda.device_count()))
 
 
 def environment() -> dict[str, str]:

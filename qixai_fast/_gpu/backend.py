@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
+from threading import Lock
 from typing import Any
 
+import numpy.typing as npt
 import torch
 
 from .._memory import format_bytes
@@ -14,6 +17,27 @@ from ..errors import MemoryBudgetError
 
 # Of a device's free memory: the rest is for what torch, cuBLAS and the driver take.
 _USABLE = 0.9
+_configuring = Lock()
+
+
+@cache
+def _numba_stream(index: int, handle: int) -> Any:
+    """A stream of torch's as numba knows it: always the same object, by which numba knows a grid again."""
+    import numba.cuda
+
+    with numba.cuda.gpus[index]:
+        return numba.cuda.external_stream(handle)
+
+
+def _configured(kernel: Any, blocks: int | tuple[int, ...], threads: int, stream: Any) -> Any:
+    """A kernel with its grid; without numba's advice against small grids, which small inputs have."""
+    options = importlib.import_module("numba.cuda.dispatcher").config
+    with _configuring:
+        before, options.CUDA_LOW_OCCUPANCY_WARNINGS = options.CUDA_LOW_OCCUPANCY_WARNINGS, 0
+        try:
+            return kernel[blocks, threads, stream]
+        finally:
+            options.CUDA_LOW_OCCUPANCY_WARNINGS = before
 
 
 class Backend:
@@ -54,25 +78,32 @@ class Backend:
             )
 
     def launch(self, kernel: Any, blocks: int | tuple[int, ...], threads: int, *arguments: Any) -> None:
-        """Start a kernel on torch's current stream; tensors are passed as they lie in memory.
+        """Start a kernel on torch's current stream; tensors are passed as they lie, strides and all.
 
-        ``blocks`` of 0 start nothing.
+        ``blocks`` of 0 start nothing. A tensor of bfloat16 has no form in numba: view it as int16.
         """
         if blocks == 0 or (isinstance(blocks, tuple) and 0 in blocks):
             return
         import numba.cuda
 
         cuda: Any = numba.cuda
-        passed = [
-            cuda.as_cuda_array(one.detach(), sync=False) if torch.is_tensor(one) else one for one in arguments
-        ]
-        stream = cuda.external_stream(torch.cuda.current_stream(self.device).cuda_stream)
-        with cuda.gpus[self.device.index]:
-            kernel[blocks, threads, stream](*passed)
+        index = self.device.index
+        with cuda.gpus[index]:
+            stream = _numba_stream(index, torch.cuda.current_stream(self.device).cuda_stream)
+            # Both sides use that stream: there is nothing to wait for.
+            passed = [
+                cuda.as_cuda_array(one.detach(), sync=False) if torch.is_tensor(one) else one
+                for one in arguments
+            ]
+            _configured(kernel, blocks, threads, stream)(*passed)
 
     def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """An uninitialised tensor of the host that the device can read while it computes."""
         return torch.empty(shape, dtype=dtype, pin_memory=True)
+
+    def reads(self, array: npt.NDArray[Any]) -> bool:
+        """Whether the device can read an array of the host while it computes, as it does pinned memory."""
+        return array.flags.writeable and torch.from_numpy(array).is_pinned()
 
     def copying(self) -> AbstractContextManager[Any]:
         """What is started inside runs on the stream for copies, beside the current stream."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +12,30 @@ import torch
 
 from .. import _device
 from .._memory import release_pages
+from .._threads import usable_cores
 from .._validate import as_matrix, check_matrix_shape
 from .backend import Backend
 
 _FLOATS = {np.dtype(np.float16): torch.float16, np.dtype(np.float32): torch.float32,
            np.dtype(np.float64): torch.float64}  # fmt: skip
+# One thread copies a fraction of what a bus to a device takes.
+_MOST_READERS = 8
+_READ_BYTES = 2**22
+
+
+def _fill(host: torch.Tensor, data: Any, start: int, readers: Executor) -> None:
+    """Copy rows from ``start`` on into a tensor of the host, by several threads where that pays."""
+    into = host.numpy()
+    step = max(1, _READ_BYTES // max(1, into.nbytes // len(into)))
+
+    def copy(first: int) -> None:
+        view = data[start + first : start + min(first + step, len(into))]
+        into[first : first + step] = view
+        release_pages(view)
+
+    if not isinstance(data, np.ndarray):
+        step = len(into)  # lazy rows are made by calls that have threads of their own
+    list(readers.map(copy, range(0, len(into), step)))
 
 
 @dataclass(frozen=True)
@@ -44,9 +64,9 @@ class DeviceRows:
         TypeError, ValueError
             As :func:`qixai_fast._validate.as_matrix`.
         """
-        if _device.gpu_index(X) is None:
+        tensor = _device.gpu_tensor(X)
+        if tensor is None:
             return cls(name, as_matrix(X, name, min_samples=min_samples).data, backend)
-        tensor = X.detach()
         if tensor.is_complex() or tensor.layout != torch.strided:
             raise TypeError(
                 f"{name}: wanted a dense tensor of real numbers, got {tensor.dtype}, {tensor.layout}"
@@ -84,7 +104,8 @@ class DeviceRows:
         """Start and values of each block of rows, (r, n_features), on the device, in order.
 
         A host's rows are copied through two pinned buffers, one being filled and sent while the device works
-        on the other. A block is good until the next one is asked for. Values are checked to be finite at the
+        on the other; rows that lie in pinned memory already are sent from there. A block is good until the
+        next one is asked for. Values are checked to be finite at the
         end, in one go, so that the device never waits for it.
 
         Raises
@@ -107,7 +128,9 @@ class DeviceRows:
     def _streamed(self, rows: int) -> Iterator[tuple[int, torch.Tensor]]:
         backend, n, d = self.backend, self.n_samples, self.n_features
         rows = min(rows, n)
-        hosts = [backend.pinned((rows, d), self.dtype) for _ in range(2)]
+        # Pinned memory is sent as it lies; all else is copied to pinned memory first.
+        source = self._pinned_already()
+        hosts = [] if source is not None else [backend.pinned((rows, d), self.dtype) for _ in range(2)]
         devices = [torch.empty((rows, d), dtype=self.dtype, device=backend.device) for _ in range(2)]
         # Nothing of the copies may begin before what the current stream has left to do with this memory.
         done: list[Any] = [backend.mark(), backend.mark()]
@@ -115,27 +138,40 @@ class DeviceRows:
 
         def send(start: int, side: int) -> None:
             stop = min(start + rows, n)
-            if sent[side] is not None:
-                backend.block_until(sent[side])
-            view = self.data[start:stop]
-            hosts[side][: stop - start].numpy()[:] = view
-            release_pages(view)
+            if source is not None:
+                host = source[start:stop]
+            else:
+                if sent[side] is not None:
+                    backend.block_until(sent[side])
+                host = hosts[side][: stop - start]
+                _fill(host, self.data, start, readers)
             with backend.copying():
                 backend.wait(done[side])
-                devices[side][: stop - start].copy_(hosts[side][: stop - start], non_blocking=True)
+                devices[side][: stop - start].copy_(host, non_blocking=True)
                 sent[side] = backend.mark()
 
-        send(0, 0)
-        for number, start in enumerate(range(0, n, rows)):
-            side = number % 2
-            if start + rows < n:
-                send(start + rows, 1 - side)
-            backend.wait(sent[side])
-            yield start, devices[side][: min(rows, n - start)]
-            done[side] = backend.mark()
-        for mark in sent:
-            if mark is not None:
-                backend.block_until(mark)
+        with ThreadPoolExecutor(min(usable_cores(), _MOST_READERS)) as readers:
+            try:
+                send(0, 0)
+                for number, start in enumerate(range(0, n, rows)):
+                    side = number % 2
+                    if start + rows < n:
+                        send(start + rows, 1 - side)
+                    backend.wait(sent[side])
+                    yield start, devices[side][: min(rows, n - start)]
+                    done[side] = backend.mark()
+            finally:
+                # However this ends, no copy may still be under way when the buffers go back.
+                for mark in sent:
+                    if mark is not None:
+                        backend.block_until(mark)
+
+    def _pinned_already(self) -> torch.Tensor | None:
+        """The host's rows as a tensor where the device can read them as they lie."""
+        data = self.data
+        if not isinstance(data, np.ndarray) or data.dtype not in _FLOATS or not data.flags.c_contiguous:
+            return None
+        return torch.from_numpy(data) if self.backend.reads(data) else None
 
     def _name_the_first(self, rows: int) -> None:
         for start, block in self._resident(rows) if self.resident else self._streamed(rows):

@@ -18,11 +18,16 @@ def spread(
 ) -> Iterator[Result]:
     """Apply a function to items, each on the next free device; a single one works on the caller's stream.
 
-    What a device needs for all its items, the function keeps by backend: one thread at a time uses one.
+    Results come in order, with as many unconsumed as there are devices at most; the first item that fails, in
+    order, raises. What a device needs for all its items, the function keeps by backend: one thread at a time
+    uses one.
     """
     if len(backends) == 1:
-        with backends[0].current():
-            yield from (function(backends[0], item) for item in items)
+        for item in items:
+            # Never around a yield: what the caller does in between belongs to the device it has chosen.
+            with backends[0].current():
+                result = function(backends[0], item)
+            yield result
         return
     free: SimpleQueue[Backend] = SimpleQueue()
     for backend in backends:

@@ -36,7 +36,7 @@ class Device:
     def put(self, array):
         """A tensor on the device."""
         tensor = torch.as_tensor(array).to(self.backend.device)
-        self._resident[id(tensor)] = tensor
+        self._resident[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
     def empty(self, shape, dtype):
@@ -55,8 +55,15 @@ def gpu(monkeypatch):
     from fake_device import FakeBackend
 
     fakes, resident = {}, {}
+    adopted = _device.gpu_tensor
+
+    def gpu_tensor(value):
+        if not torch.is_tensor(value):
+            return adopted(value)
+        return value.detach() if value.untyped_storage().data_ptr() in resident else None
+
     monkeypatch.setattr(_device, "cuda_problem", lambda: None)
     monkeypatch.setattr(_device, "_cuda_devices", lambda: (2, 0))
-    monkeypatch.setattr(_device, "gpu_index", lambda value: 0 if resident.get(id(value)) is value else None)
+    monkeypatch.setattr(_device, "gpu_tensor", gpu_tensor)
     monkeypatch.setattr(backend, "open_backend", lambda index: fakes.setdefault(index, FakeBackend(index)))
     return Device(backend.open_backend(0), True, resident)

@@ -22,6 +22,8 @@ class FakeBackend(Backend):
 
     Attributes
     ----------
+    pinned_inputs : bool
+        Whether the host's arrays count as pinned memory.
     log : list of tuples
         ("launch", kernel's name, blocks, threads), ("pinned", shape), ("mark", number, stream),
         ("wait", number, stream), ("block until", number), in order.
@@ -33,6 +35,7 @@ class FakeBackend(Backend):
         self.n_multiprocessors = 2
         self.capability = (9, 0)
         self.memory = memory
+        self.pinned_inputs = False
         self.log: list[tuple[Any, ...]] = []
         self._stream = "current"
         self._marks = 0
@@ -50,6 +53,9 @@ class FakeBackend(Backend):
     def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         self.log.append(("pinned", shape))
         return torch.empty(shape, dtype=dtype)
+
+    def reads(self, array: Any) -> bool:
+        return self.pinned_inputs
 
     @contextmanager
     def copying(self) -> Iterator[None]:
