@@ -100,13 +100,15 @@ class DeviceRows:
         own = self.resident and self.data.dtype.is_floating_point
         return 0 if own else 2 * rows * self.n_features * self.dtype.itemsize
 
-    def blocks(self, rows: int) -> Iterator[tuple[int, torch.Tensor]]:
-        """Start and values of each block of rows, (r, n_features), on the device, in order.
+    def blocks(
+        self, rows: int, *, first: int = 0, last: int | None = None, checked: bool = True
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """Start and values of each block of rows ``first:last``, (r, n_features), on the device, in order.
 
         A host's rows are copied through two pinned buffers, one being filled and sent while the device works
         on the other; rows that lie in pinned memory already are sent from there. A block is good until the
         next one is asked for. Values are checked to be finite at the
-        end, in one go, so that the device never waits for it.
+        end, in one go, so that the device never waits for it; without ``checked``, they are not.
 
         Raises
         ------
@@ -114,20 +116,22 @@ class DeviceRows:
             For NaN or infinite values: the first row and column. Comes when all blocks have been taken.
         """
         wrong = torch.zeros((), dtype=torch.bool, device=self.backend.device)
-        for start, block in self._resident(rows) if self.resident else self._streamed(rows):
+        span = first, self.n_samples if last is None else last
+        for start, block in self._resident(rows, *span) if self.resident else self._streamed(rows, *span):
             # A sum is finite unless a value is not or the sum is too large: then each one is looked at.
-            wrong |= ~torch.isfinite(block.sum(dtype=torch.float64))
+            if checked:
+                wrong |= ~torch.isfinite(block.sum(dtype=torch.float64))
             yield start, block
         if bool(wrong):
-            self._name_the_first(rows)
+            self._name_the_first(rows, *span)
 
-    def _resident(self, rows: int) -> Iterator[tuple[int, torch.Tensor]]:
-        for start in range(0, self.n_samples, rows):
-            yield start, self.data[start : start + rows].to(self.dtype)
+    def _resident(self, rows: int, first: int, last: int) -> Iterator[tuple[int, torch.Tensor]]:
+        for start in range(first, last, rows):
+            yield start, self.data[start : min(start + rows, last)].to(self.dtype)
 
-    def _streamed(self, rows: int) -> Iterator[tuple[int, torch.Tensor]]:
-        backend, n, d = self.backend, self.n_samples, self.n_features
-        rows = min(rows, n)
+    def _streamed(self, rows: int, first: int, last: int) -> Iterator[tuple[int, torch.Tensor]]:
+        backend, d = self.backend, self.n_features
+        rows = min(rows, last - first)
         # Pinned memory is sent as it lies; all else is copied to pinned memory first.
         source = self._pinned_already()
         hosts = [] if source is not None else [backend.pinned((rows, d), self.dtype) for _ in range(2)]
@@ -137,7 +141,7 @@ class DeviceRows:
         sent: list[Any] = [None, None]
 
         def send(start: int, side: int) -> None:
-            stop = min(start + rows, n)
+            stop = min(start + rows, last)
             if source is not None:
                 host = source[start:stop]
             else:
@@ -152,13 +156,13 @@ class DeviceRows:
 
         with ThreadPoolExecutor(min(usable_cores(), _MOST_READERS)) as readers:
             try:
-                send(0, 0)
-                for number, start in enumerate(range(0, n, rows)):
+                send(first, 0)
+                for number, start in enumerate(range(first, last, rows)):
                     side = number % 2
-                    if start + rows < n:
+                    if start + rows < last:
                         send(start + rows, 1 - side)
                     backend.wait(sent[side])
-                    yield start, devices[side][: min(rows, n - start)]
+                    yield start, devices[side][: min(rows, last - start)]
                     done[side] = backend.mark()
             finally:
                 # However this ends, no copy may still be under way when the buffers go back.
@@ -173,8 +177,8 @@ class DeviceRows:
             return None
         return torch.from_numpy(data) if self.backend.reads(data) else None
 
-    def _name_the_first(self, rows: int) -> None:
-        for start, block in self._resident(rows) if self.resident else self._streamed(rows):
+    def _name_the_first(self, rows: int, *span: int) -> None:
+        for start, block in self._resident(rows, *span) if self.resident else self._streamed(rows, *span):
             found = torch.nonzero(~torch.isfinite(block))
             if len(found):
                 row, column = (int(place) for place in found[0])

@@ -24,6 +24,18 @@ def test_streamed_blocks_are_the_rows(gpu, tmp_path, n, dtype):
     assert [start for start, _ in rows.blocks(8)] == list(range(0, n, 8))
 
 
+@pytest.mark.parametrize("resident", [False, True])
+def test_some_of_the_rows(gpu, resident):
+    X = np.arange(60.0).reshape(20, 3)
+    X[18, 1] = np.nan
+    rows = DeviceRows.of(gpu.put(X) if resident else X, "X", gpu.backend)
+    found = [(start, block.cpu().numpy().copy()) for start, block in rows.blocks(4, first=3, last=14)]
+    assert [start for start, _ in found] == [3, 7, 11]
+    np.testing.assert_array_equal(np.concatenate([block for _, block in found]), X[3:14])
+    with pytest.raises(ValueError, match=r"X: .* at row 18, column 1"):
+        list(rows.blocks(4, first=15))
+
+
 def test_resident_blocks_are_views(gpu):
     X = gpu.put(torch.arange(12.0).reshape(6, 2))
     rows = DeviceRows.of(X, "X", gpu.backend)
