@@ -19,6 +19,7 @@ from typing import Any, cast
 import numpy as np
 import xxhash
 
+from ._file_maps import FileMap
 from ._validate import Array
 from .errors import StoreError
 
@@ -133,7 +134,7 @@ def open_place(path: str, offset: int, dtype: str, shape: tuple[int, ...], strid
             raise Unseen(path, f"it has only {len(mapped)} bytes there")
     except OSError as error:
         raise Unseen(path, error.strerror or str(error)) from None
-    view = np.ndarray.__new__(np.memmap, shape, np.dtype(dtype), mapped, offset, strides)
+    view = np.ndarray.__new__(FileMap, shape, np.dtype(dtype), mapped, offset, strides)
     view._mmap, view.filename, view.offset, view.mode = mapped, path, 0, "r"  # type: ignore[attr-defined]
     return view
 

@@ -13,9 +13,10 @@ from audit_data import activations, contents, make_store, plan
 from qixai_fast import StoreError
 from qixai_fast.auditing import run as run_module
 from qixai_fast.auditing import runner as runner_module
+from qixai_fast.auditing.files import AuditFiles
 from qixai_fast.auditing.run import audit
 from qixai_fast.auditing.unchanged import StoreWatch
-from qixai_fast.store import LayerSpec, create_store, open_store
+from qixai_fast.store import ActivationStore, LayerSpec, create_store, open_store
 
 
 @pytest.fixture(autouse=True)
@@ -151,6 +152,29 @@ class TestWhileItRuns:
         assert mended.results == whole.results
         assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
+    def test_a_copy_by_columns_is_watched(self, store, tmp_path, monkeypatch):
+        """While it is used; one that was deleted or replaced is not the one that is used."""
+        monkeypatch.setattr("qixai_fast.auditing.context.COPIED_BYTES", 0)
+        whole = run(store, tmp_path / "whole")
+        (copy,) = (store / "columns").glob("conv.*.npy")
+        good = copy.read_bytes()
+        with monkeypatch.context() as patched:
+            self.change_after(patched, lambda: flip(copy))
+            with pytest.raises(StoreError, match=r"columns/conv\..*written to.* checksum; delete it"):
+                run(store, tmp_path / "out")
+        assert not (tmp_path / "out" / ".stages" / "labels_00_conv.json").exists()
+
+        def replace():
+            (store / "other").write_bytes(good[:2000])
+            os.replace(store / "other", copy)
+
+        for act in (copy.unlink, replace, copy.touch):
+            copy.write_bytes(good)
+            shutil.rmtree(tmp_path / "out", ignore_errors=True)
+            with monkeypatch.context() as patched:
+                self.change_after(patched, act)
+                assert run(store, tmp_path / "out").results == whole.results
+
     def test_an_append_and_a_touch_change_nothing(self, store, tmp_path, monkeypatch):
         whole = run(store, tmp_path / "whole")
         layers, labels = activations()
@@ -248,11 +272,21 @@ class TestOut:
         with pytest.raises(OSError, match=r"report cannot be written: No space left .*out/\.stages/new"):
             run(store, tmp_path / "out")
 
-    def test_read_only(self, store, mount):
+    def test_read_only(self, store, mount, monkeypatch):
+        """Said before any data are read, as where another audit is at work there."""
         disk = mount("ro")
+        monkeypatch.setattr(ActivationStore, "verify", lambda *args, **kwargs: pytest.fail("read all data"))
         with pytest.raises(OSError, match="Read-only file system") as caught:
             run(store, disk / "out")
         assert str(caught.value.filename).startswith(str(disk / "out"))
+
+    def test_in_use(self, store, tmp_path, monkeypatch):
+        monkeypatch.setattr(ActivationStore, "verify", lambda *args, **kwargs: pytest.fail("read all data"))
+        with (
+            AuditFiles(tmp_path / "out").locked(),
+            pytest.raises(ValueError, match="another audit is writing"),
+        ):
+            run(store, tmp_path / "out")
 
     def test_removed_while_it_runs(self, store, tmp_path, monkeypatch):
         TestWhileItRuns().change_after(monkeypatch, lambda: shutil.rmtree(tmp_path / "out"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from contextlib import nullcontext
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -163,34 +164,36 @@ def audit(
     files = None if out is None else output_files(Path(out), opened)
     context = AuditContext(opened, plan, classes, no_classes, files, code_digest())
     costs = stage_costs(context, subject=model is not None and plan.n_attributions > 0, measure=progress)
-    verified = _check_data(opened, progress)
-    subject = None
-    if model is not None and plan.n_attributions > 0:
-        subject = draw_subject(context, model, inputs, target, stage_generator(seed, "inputs"))
-    runner = StageRunner(files, {}, seed, len(costs) - 1, progress, context.tidy, costs, watch.check)
+    # Held from here on: whoever cannot have it need not wait for the checksums.
+    with nullcontext() if files is None else files.locked():
+        verified = _check_data(opened, progress)
+        subject = None
+        if model is not None and plan.n_attributions > 0:
+            subject = draw_subject(context, model, inputs, target, stage_generator(seed, "inputs"))
+        runner = StageRunner(files, {}, seed, len(costs) - 1, progress, context.tidy, costs, watch.check)
 
-    def timings() -> dict[str, Any]:
-        planned = as_json(costs)
-        return {
-            "started": started,
-            "seconds": time.perf_counter() - began,
-            "store": str(opened.path),
-            "out": None if files is None else str(files.out),
-            "verify": {"seconds": verified, "planned": planned["verify"]},
-            "stages": {name: {**timed, "planned": planned[name]} for name, timed in runner.timings.items()},
-            "moments": {"groups": len(context.moments.groups), "reads": context.moments.n_reads},
-            "machine": machine(),
-        }
+        def timings() -> dict[str, Any]:
+            planned = as_json(costs)
+            return {
+                "started": started,
+                "seconds": time.perf_counter() - began,
+                "store": str(opened.path),
+                "out": None if files is None else str(files.out),
+                "verify": {"seconds": verified, "planned": planned["verify"]},
+                "stages": {
+                    name: {**timed, "planned": planned[name]} for name, timed in runner.timings.items()
+                },
+                "moments": {"groups": len(context.moments.groups), "reads": context.moments.n_reads},
+                "machine": machine(),
+            }
 
-    if files is None:
         results, arrays = _compute(context, subject, early, seed, embedded, runner, progress)
-        context.finish()
-        runner.compare(verified)
-        return AuditReport(results, arrays, timings())
-    from .report.writer import write_report  # brings matplotlib, which nothing else here needs
+        if files is None:
+            context.finish()
+            runner.compare(verified)
+            return AuditReport(results, arrays, timings())
+        from .report.writer import write_report  # brings matplotlib, which nothing else here needs
 
-    with files.locked():
-        results, arrays = _compute(context, subject, early, seed, embedded, runner, progress)
         fresh = files.fresh_folder()
         context.finish()
         try:

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from .._file_maps import FileMap
 from .._memory import release_pages
 from ..errors import StoreError
 from .format import canonical_json
@@ -63,8 +64,10 @@ def _find(folder: Path, prefix: str) -> Path | None:
 
 def open_columns(
     directory: Path, array: GrowingArray, place: int, journal: Journal, rows: np.memmap[Any, np.dtype[Any]]
-) -> np.memmap[Any, np.dtype[Any]]:
+) -> tuple[np.memmap[Any, np.dtype[Any]], os.stat_result]:
     """Map the feature-major copy of a layer, making it first where there is none of these rows.
+
+    Returns the map, and what its file was when it was mapped.
 
     Parameters
     ----------
@@ -84,9 +87,10 @@ def open_columns(
             raise StoreError(
                 f"{path}: the feature-major copy is damaged; delete it and it will be made again"
             )
-        mapped = np.memmap(file, array.dtype, "r", len(header), shape, "F")
+        mapped = FileMap(file, array.dtype, "r", len(header), shape, "F")
+        found = os.fstat(file.fileno())
     mapped.filename = str(path.resolve())
-    return mapped
+    return mapped, found
 
 
 def _opened(

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from .._file_maps import FileMap
 from ..errors import StoreError
 from .columns import open_columns
 from .format import LayerInfo, Manifest, canonical_json, read_manifest
@@ -85,6 +86,7 @@ class ActivationStore(Mapping[str, Map]):
         self._arrays = {array.file: array for array in manifest.arrays()}
         self._places = {file: place for place, file in enumerate(self._arrays)}
         self._maps: dict[str, Map] = {}
+        self._copies: dict[Path, os.stat_result] = {}
         self._labels: npt.NDArray[np.int64] | None = None
         self._sample_ids: npt.NDArray[Any] | None = None
 
@@ -202,12 +204,21 @@ class ActivationStore(Mapping[str, Map]):
             Where the copy cannot be written.
         """
         file = self._manifest.files[self._known(name)]
-        return open_columns(self.path, self._arrays[file], self._places[file], self._journal, self[name])
+        mapped, found = open_columns(
+            self.path, self._arrays[file], self._places[file], self._journal, self[name]
+        )
+        self._copies[Path(str(mapped.filename))] = found
+        return mapped
 
     @property
     def files(self) -> list[Path]:
         """Files that hold samples: those of the layers, then of labels and sample ids."""
         return [self.path / file for file in self._arrays]
+
+    @property
+    def copies(self) -> dict[Path, os.stat_result]:
+        """Files of the feature-major copies opened so far, and what each was when it was opened last."""
+        return dict(self._copies)
 
     def verify(self, progress: bool = False, *, n_jobs: int | None = None) -> list[str]:
         """Read every committed byte and compare it with its checksum.
@@ -258,7 +269,7 @@ def map_rows(directory: Path, array: GrowingArray, n_rows: int) -> Map:
                 f"{directory / array.file}: became shorter since the store was opened; open it again"
             )
         shape = (n_rows, *array.row_shape)
-        mapped = np.memmap(file, array.dtype, "r", array.header_bytes, shape)
+        mapped = FileMap(file, array.dtype, "r", array.header_bytes, shape)
     mapped.filename = str((directory / array.file).resolve())  # joblib and Dask open a map again by its name
     return mapped
 
