@@ -12,18 +12,21 @@ on threads or budgets:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ._memory import workers_within
 from ._validate import Array, Float64, Matrix
 from .feature_products import feature_pairs, leading_eigenpairs
-from .gram import Rows, Strips, Tall, gram, largest_block, long_vectors
+from .gram import Columns, Images, Rows, Strips, largest_block, long_vectors
 from .rounding import double_rounding
 from .rounding import relative_bound as relative_bound
 from .statistics import cross_moments_memory, leaf_bounds
 from .wide_spectrum import wide_memory, wide_pairs
+
+if TYPE_CHECKING:
+    from ._gpu.spectra import DevicePasses
 
 METHODS = ("auto", "covariance", "krylov")
 _BLOCK = 32
@@ -80,6 +83,8 @@ class Problem:
         Wanted relative error of singular values.
     n_passes : int or None
         Exact number of Krylov passes; None for as many as ``tol`` needs, or as usual.
+    device : DevicePasses or None
+        What reads the matrix in place of threads of the host.
     """
 
     matrix: Matrix
@@ -93,6 +98,7 @@ class Problem:
     budget: int | None
     tol: float | None = None
     n_passes: int | None = None
+    device: DevicePasses | None = None
 
     @property
     def narrow(self) -> int:
@@ -108,8 +114,19 @@ class Problem:
     def out_dtype(self) -> np.dtype[Any]:
         return result_dtype(self.matrix)
 
-    def workers(self, fixed: int, per_worker: int, work: str) -> int:
+    def workers(self, fixed: int, per_worker: int, work: str, on_device: int = 0) -> int:
+        """Workers that fit the budget; a device needs one, and its own memory within the same budget."""
+        if self.device is not None:
+            self.device.require(self.budget, fixed, on_device, work)
+            return 1
         return workers_within(self.budget, self.n_jobs, fixed=fixed, per_worker=per_worker, work=work)
+
+    def rows(self, shift: Float64 | None) -> Images:
+        return Rows(self.matrix, shift) if self.device is None else self.device.rows(shift)
+
+    def strips(self) -> Columns:
+        mean = np.zeros(self.matrix.n_features) if self.center else None
+        return Strips(self.matrix, mean) if self.device is None else self.device.strips(mean)
 
 
 def result_dtype(matrix: Matrix) -> np.dtype[Any]:
@@ -118,7 +135,7 @@ def result_dtype(matrix: Matrix) -> np.dtype[Any]:
     return np.dtype(np.float32 if half_or_single else np.float64)
 
 
-def _rounding(tall: Tall, trace: float) -> float:
+def _rounding(tall: Columns, trace: float) -> float:
     """Bound on the 2-norm error of streamed float64 products with this trace."""
     bounds = tall.bounds()
     return double_rounding(bounds[0][1] - bounds[0][0], tall.shape[1], len(bounds), trace)
@@ -140,7 +157,7 @@ def _left_memory(problem: Problem, rows: int) -> tuple[int, int]:
 def _with_left(
     problem: Problem, squares: Float64, right: Float64, mean: Float64, rounding: Float64 | float, workers: int
 ) -> tuple[Float64, Float64, Array]:
-    rows = Rows(problem.matrix, mean if problem.center else None)
+    rows = problem.rows(mean if problem.center else None)
     left = np.zeros((problem.matrix.n_samples, problem.n_components), problem.out_dtype)
     sigma, right = long_vectors(rows, right, np.sqrt(squares), _live(squares, rounding), left, workers)
     return sigma, right, left
@@ -150,14 +167,16 @@ def _by_features(problem: Problem) -> Decomposition:
     matrix, k = problem.matrix, problem.n_components
     d = matrix.n_features
     fixed, per_worker = cross_moments_memory([matrix])
-    rows = Rows(matrix, None)
     fixed = max(fixed, 8 * (4 * d * d + 3 * d * k))
     if problem.want_left:
-        left_fixed, left_worker = _left_memory(problem, leaf_bounds([matrix])[0][1])
+        left_fixed, left_worker = _left_memory(problem, problem.rows(None).bounds()[0][1])
         fixed += left_fixed
-        per_worker = max(per_worker, largest_block(rows) + left_worker)
-    workers = problem.workers(fixed, per_worker, f"a spectrum of {d} features")
-    pairs = feature_pairs(matrix, k, center=problem.center, tol=problem.tol, n_jobs=workers)
+        per_worker = max(per_worker, largest_block(Rows(matrix, None)) + left_worker)
+    on_device = problem.device.features_bytes(k if problem.want_left else 0) if problem.device else 0
+    workers = problem.workers(fixed, per_worker, f"a spectrum of {d} features", on_device)
+    pairs = feature_pairs(
+        matrix, k, center=problem.center, tol=problem.tol, n_jobs=workers, device=problem.device
+    )
     sigma, right, left = np.sqrt(pairs.values), pairs.vectors, None
     if problem.want_left:
         sigma, right, left = _with_left(problem, pairs.values, right, pairs.mean, pairs.errors, workers)
@@ -168,8 +187,7 @@ def _by_features(problem: Problem) -> Decomposition:
 def _by_samples(problem: Problem) -> Decomposition:
     matrix, k = problem.matrix, problem.n_components
     n, d = matrix.n_samples, matrix.n_features
-    mean = np.zeros(d)
-    strips = Strips(matrix, mean if problem.center else None)
+    strips = problem.strips()
     bounds = strips.bounds()
     left_fixed, left_worker = _left_memory(problem, bounds[0][1])
     held = max(len(bounds).bit_length() + 1, 4)
@@ -177,8 +195,9 @@ def _by_samples(problem: Problem) -> Decomposition:
         8 * (held * n * n + 3 * n * k) + left_fixed,
         2 * largest_block(strips) + max(8 * n * n, left_worker),
         f"a spectrum of {n} samples by {d} features",
+        problem.device.samples_bytes(k) if problem.device else 0,
     )
-    products = gram(strips, workers)
+    products = strips.gram(workers)
     trace = float(np.trace(products))
     rounding = _rounding(strips, trace)
     squares, left, residuals = leading_eigenpairs(products, k)
@@ -193,7 +212,7 @@ def _by_samples(problem: Problem) -> Decomposition:
         residuals + rounding,
         np.zeros(k),
         trace,
-        mean,
+        np.zeros(d) if strips.mean is None else strips.mean,
         2,
     )
 
@@ -202,11 +221,13 @@ def _by_krylov(problem: Problem) -> Decomposition:
     matrix, k, block = problem.matrix, problem.n_components, problem.block
     fixed, per_worker = wide_memory(matrix, block, problem.n_passes, problem.tol)
     if problem.want_left:
-        rows = Rows(matrix, None)
-        left_fixed, left_worker = _left_memory(problem, rows.bounds()[0][1])
+        left_fixed, left_worker = _left_memory(problem, problem.rows(None).bounds()[0][1])
         fixed += left_fixed
-        per_worker = max(per_worker, largest_block(rows) + left_worker)
-    workers = problem.workers(fixed, per_worker, f"a Krylov spectrum of {matrix.n_features} features")
+        per_worker = max(per_worker, largest_block(Rows(matrix, None)) + left_worker)
+    on_device = problem.device.krylov_bytes(block) if problem.device else 0
+    workers = problem.workers(
+        fixed, per_worker, f"a Krylov spectrum of {matrix.n_features} features", on_device
+    )
     pairs = wide_pairs(
         matrix,
         k,
@@ -218,6 +239,7 @@ def _by_krylov(problem: Problem) -> Decomposition:
         finish=not problem.want_left,
         random=problem.random,
         n_jobs=workers,
+        device=problem.device,
     )
     sigma, right, left = np.sqrt(pairs.values), pairs.vectors, None
     if problem.want_left:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.linalg
@@ -21,6 +22,9 @@ from .statistics import (
     first_means,
     leaf_bounds,
 )
+
+if TYPE_CHECKING:
+    from ._gpu.spectra import DevicePasses
 
 # What singular values are promised to.
 PROMISE = 1e-6
@@ -108,13 +112,20 @@ def single_may_do(matrix: Matrix, k: int, goal: float) -> bool:
     return bool(np.all(relative_bound(values, errors, np.zeros_like(errors))[:k] <= 0.8 * goal))
 
 
-def _double_errors(matrix: Matrix, moments: CrossMoments, trace: float, center: bool) -> float:
+def _double_errors(matrix: Matrix, raw: float) -> float:
     bounds = leaf_bounds([matrix])
-    raw = moments.raw_trace + (0.0 if center else trace)
     return double_rounding(bounds[0][1] - bounds[0][0], matrix.n_features, len(bounds), raw)
 
 
-def feature_pairs(matrix: Matrix, k: int, *, center: bool, tol: float | None, n_jobs: int) -> FeaturePairs:
+def feature_pairs(
+    matrix: Matrix,
+    k: int,
+    *,
+    center: bool,
+    tol: float | None,
+    n_jobs: int,
+    device: DevicePasses | None = None,
+) -> FeaturePairs:
     """Leading eigenpairs of the products of features: one read, two where a guess was wrong.
 
     Parameters
@@ -125,19 +136,25 @@ def feature_pairs(matrix: Matrix, k: int, *, center: bool, tol: float | None, n_
     tol : float or None
         Relative error wanted of singular values, where it is less than what is promised.
     n_jobs : int
+    device : DevicePasses, optional
+        Reads the matrix in place of threads, for float64 products.
     """
     goal = min(tol or PROMISE, PROMISE)
-    single = single_may_do(matrix, k, goal)
+    single = device is None and single_may_do(matrix, k, goal)
     n_passes = 0
     while True:
-        moments = cross_moments([matrix], single=single, n_jobs=n_jobs)
+        if device is None:
+            moments = cross_moments([matrix], single=single, n_jobs=n_jobs)
+        else:
+            moments = device.moments()
         n_passes += 1 + int(single and not moments.single)
         products = moments.scatter if center else moments.raw_block(0, 0)
         trace = float(np.trace(products))
         n_pairs = k + _SPARE_PAIRS if moments.single else k
         values, vectors, errors = leading_eigenpairs(products, n_pairs)
         if not moments.single:
-            errors += _double_errors(matrix, moments, trace, center)
+            raw = moments.raw_trace + (0.0 if center else trace)
+            errors += _double_errors(matrix, raw) if device is None else device.rounding(raw)
             break
         errors += single_rounding(values, vectors, moments.squares, moments.peak, matrix.n_samples)
         values, vectors, errors = values[:k], vectors[:, :k], errors[:k]

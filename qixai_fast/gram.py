@@ -24,7 +24,7 @@ _MIN_STRIP = 1024
 _RELEASE_BYTES = 4 * 2**20
 
 
-class Tall(Protocol):
+class Images(Protocol):
     """A tall matrix read in blocks of its rows, fixed in number by its shape and dtype."""
 
     @property
@@ -41,12 +41,29 @@ class Tall(Protocol):
         """First and last-plus-one row of every block."""
         ...
 
-    def read(self, bounds: Bounds) -> Float64:
-        """One block, shifted or centred, as new memory."""
+    def times(self, weights: Float64) -> Callable[[Bounds], Float64]:
+        """What multiplies a block, shifted or centred, by some weights; one worker takes all, in order."""
         ...
 
-    def times(self, weights: Float64) -> Callable[[Bounds], Float64]:
-        """What multiplies any one block, read like that, by some weights."""
+
+class Columns(Images, Protocol):
+    """Features as tall rows."""
+
+    @property
+    def mean(self) -> Float64 | None:
+        """Mean of every feature that was read; None where they are not centred."""
+        ...
+
+    def gram(self, n_jobs: int) -> Float64:
+        """The (w, w) products of all pairs of columns, symmetric."""
+        ...
+
+
+class Tall(Images, Protocol):
+    """What the host reads."""
+
+    def read(self, bounds: Bounds) -> Float64:
+        """One block, shifted or centred, as new memory."""
         ...
 
 
@@ -125,15 +142,19 @@ class Strips:
     def times(self, weights: Float64) -> Callable[[Bounds], Float64]:
         return lambda bounds: self.read(bounds) @ weights
 
+    def gram(self, n_jobs: int) -> Float64:
+        """The products of all pairs of samples."""
+        return gram(self, n_jobs)
 
-def largest_block(tall: Tall) -> int:
+
+def largest_block(tall: Images) -> int:
     """Bytes of the largest block of a tall matrix."""
     start, stop = tall.bounds()[0]
     return 8 * (stop - start) * tall.shape[1]
 
 
 def _reduce(
-    tall: Tall, chunk: Callable[[Bounds], Any], combine: Callable[[Any, Any], Any], n_jobs: int
+    tall: Images, chunk: Callable[[Bounds], Any], combine: Callable[[Any, Any], Any], n_jobs: int
 ) -> Any:
     return combine_tree(ordered_map(chunk, tall.bounds(), n_jobs), combine)
 
@@ -160,7 +181,7 @@ def gram(tall: Tall, n_jobs: int) -> Float64:
 
 
 def long_vectors(
-    tall: Tall, short: Float64, sigma: Float64, live: int, out: Array, n_jobs: int
+    tall: Images, short: Float64, sigma: Float64, live: int, out: Array, n_jobs: int
 ) -> tuple[Float64, Float64]:
     """Singular vectors of the tall side from those of the short side, in one more read.
 

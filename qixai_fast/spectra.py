@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ._dask_arrays import dask_inputs
-from ._device import resolve_device, to_numpy
+from ._device import backends_for, resolve_device, to_numpy
 from ._memory import parse_memory
 from ._random import as_generator
 from ._threads import resolve_n_jobs, single_threaded_blas
@@ -17,6 +18,9 @@ from ._validate import Array, Float64, Matrix, as_matrix, check_choice, check_in
 from .affine import affine_rows, output_array
 from .decomposition import METHODS, Decomposition, Problem, decompose, result_dtype
 from .rounding import relative_bound
+
+if TYPE_CHECKING:
+    from ._gpu.spectra import DevicePasses
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,9 +195,11 @@ def pca(
         Start of the Krylov iteration; the other way uses no randomness.
     n_jobs : int, optional
         Threads; results have the same bits for any number.
-    device : {None, "cpu"}
+    device : None, "cpu", "cuda" or "cuda:1"
+        None: the GPU that ``X`` lives on, else the CPU. A GPU streams what is not in its memory, multiplies
+        in float64, and leaves the small eigenproblems to the host.
     max_memory : int or str, optional
-        Budget for this call's own memory, the result aside.
+        Budget for this call's own memory, the result aside; of a GPU's memory, too.
 
     Returns
     -------
@@ -223,8 +229,7 @@ def pca(
     >>> bool(result.error_bound[0] < 1e-12)
     True
     """
-    resolve_device(device)
-    matrix = as_matrix(X, min_samples=2)
+    matrix, passes = _opened(X, device, min_samples=2)
     k = _checked_components(n_components, matrix)
     check_choice(method, "method", METHODS)
     tolerance = _checked_tol(tol)
@@ -239,9 +244,9 @@ def pca(
         n_jobs=resolve_n_jobs(n_jobs),
         budget=parse_memory(max_memory),
         tol=tolerance,
+        device=passes,
     )
-    with single_threaded_blas():
-        found = decompose(problem)
+    found = _decomposed(problem)
     squares = found.sigma**2
     bound = relative_bound(squares, found.rounding, found.truncation)
     if tolerance is not None:
@@ -259,6 +264,23 @@ def pca(
         error_bound=bring(bound),
         n_passes=found.n_passes,
     )
+
+
+def _opened(X: Any, device: Any, *, min_samples: int) -> tuple[Matrix, DevicePasses | None]:
+    """A checked input, and what reads it where that is a GPU."""
+    backends = backends_for(device, X)
+    if backends is None:
+        return as_matrix(X, min_samples=min_samples), None
+    from ._gpu.moments import DeviceMatrix
+    from ._gpu.spectra import DevicePasses
+
+    matrix = DeviceMatrix.of(X, "X", backends[0], min_samples=min_samples)
+    return matrix, DevicePasses(matrix)
+
+
+def _decomposed(problem: Problem) -> Decomposition:
+    with single_threaded_blas(), problem.device.current() if problem.device else nullcontext():
+        return decompose(problem)
 
 
 def _oriented(found: Decomposition, signs: Float64, dtype: np.dtype[Any]) -> Array:
@@ -305,9 +327,11 @@ def randomized_svd(
     random_state : None, int, Generator or RandomState
     n_jobs : int, optional
         Threads; results have the same bits for any number.
-    device : {None, "cpu"}
+    device : None, "cpu", "cuda" or "cuda:1"
+        None: the GPU that ``X`` lives on, else the CPU. A GPU streams what is not in its memory, multiplies
+        in float64, and leaves the small eigenproblems to the host.
     max_memory : int or str, optional
-        Budget for this call's own memory, the result aside.
+        Budget for this call's own memory, the result aside; of a GPU's memory, too.
 
     Returns
     -------
@@ -339,12 +363,13 @@ def randomized_svd(
     (array([3., 2.]), array([[0., 1., 0.],
            [0., 0., 1.]]))
     """
-    resolve_device(device)
-    matrix = as_matrix(X)
+    matrix, passes = _opened(X, device, min_samples=1)
     k = _checked_components(n_components, matrix)
     check_choice(center, "center", (False, True))
     check_choice(flip_sign, "flip_sign", (False, True))
-    passes = None if isinstance(n_iter, str) and n_iter == "auto" else check_int(n_iter, "n_iter", low=0) + 2
+    n_passes = (
+        None if isinstance(n_iter, str) and n_iter == "auto" else check_int(n_iter, "n_iter", low=0) + 2
+    )
     problem = Problem(
         matrix,
         k,
@@ -355,10 +380,10 @@ def randomized_svd(
         random=as_generator(random_state),
         n_jobs=resolve_n_jobs(n_jobs),
         budget=parse_memory(max_memory),
-        n_passes=passes,
+        n_passes=n_passes,
+        device=passes,
     )
-    with single_threaded_blas():
-        found = decompose(problem)
+    found = _decomposed(problem)
     assert found.left is not None
     left, signs = found.left, np.ones(k)
     if flip_sign:

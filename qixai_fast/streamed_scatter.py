@@ -148,12 +148,7 @@ class StreamedScatter:
         ValueError
             Where float64 squares do.
         """
-        statistic = ScatterImage(self._shift, vectors)
-
-        def leaf(bounds: tuple[int, int]) -> ImageSums:
-            return statistic.chunk_of(self._matrix, *bounds)
-
-        part = tree(leaf, leaf_bounds([self._matrix]), statistic.combine, self._n_jobs)
+        part = self._sums(vectors)
         total, self.squares, self.peak = *part.sums, part.peak
         whole = float(self.squares.sum())
         check_squares(whole, [self._matrix])
@@ -169,3 +164,12 @@ class StreamedScatter:
             self.trace = max(whole - float(total @ total) / n, 0.0)
             image -= np.outer(total, (total @ vectors.astype(np.float64)) / n)
         return image
+
+    def _sums(self, vectors: Array) -> ImageSums:
+        """Sums of all rows."""
+        statistic = ScatterImage(self._shift, vectors)
+
+        def leaf(bounds: tuple[int, int]) -> ImageSums:
+            return statistic.chunk_of(self._matrix, *bounds)
+
+        return tree(leaf, leaf_bounds([self._matrix]), statistic.combine, self._n_jobs)

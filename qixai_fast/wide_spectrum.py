@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from .rounding import double_rounding, relative_bound, single_image_rounding
 from .shifted_rows import ShiftedReader
 from .statistics import first_means, leaf_bounds
 from .streamed_scatter import SingleOverflowError, StreamedScatter, image_rows, scatter_memory
+
+if TYPE_CHECKING:
+    from ._gpu.spectra import DevicePasses
 
 MIN_PASSES, USUAL_PASSES, MAX_PASSES = 3, 4, 50
 # Where a pass may be spared.
@@ -122,6 +125,7 @@ def wide_pairs(
     finish: bool,
     random: np.random.Generator,
     n_jobs: int,
+    device: DevicePasses | None = None,
 ) -> WidePairs:
     """Leading eigenpairs of the scatter of X about its mean, or of X^T X.
 
@@ -139,17 +143,24 @@ def wide_pairs(
         Where float32 products do not keep the promise, one or two passes in float64 follow.
     random : numpy Generator
     n_jobs : int
+    device : DevicePasses, optional
+        Reads the matrix in place of threads, for float64 products.
     """
     k, d = n_components, matrix.n_features
     shift = first_means([matrix]) if center else np.zeros(d)
     start = _start(matrix, shift, center, block, random)
-    scatter = StreamedScatter(matrix, shift, center, n_jobs)
+    scatter = (
+        StreamedScatter(matrix, shift, center, n_jobs) if device is None else device.scatter(shift, center)
+    )
     goal = min(tol or PROMISE, PROMISE)
-    dtype = _precision(matrix)
+    dtype = _precision(matrix) if device is None else np.dtype(np.float64)
     bounds = leaf_bounds([matrix])
 
     def rounding(pairs: RitzPairs, single: bool) -> Float64:
-        double = double_rounding(bounds[0][1], d, len(bounds), float(scatter.squares.sum()))
+        raw = float(scatter.squares.sum())
+        double = (
+            double_rounding(bounds[0][1], d, len(bounds), raw) if device is None else device.rounding(raw)
+        )
         if not single:
             return np.full(k, double)
         rows = image_rows(d, dtype.itemsize)

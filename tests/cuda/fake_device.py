@@ -47,7 +47,10 @@ class FakeBackend(Backend):
         if blocks == 0 or (isinstance(blocks, tuple) and 0 in blocks):
             return
         self.log.append(("launch", getattr(kernel, "__name__", str(kernel)), blocks, threads))
-        passed = [one.detach().numpy() if torch.is_tensor(one) else one for one in arguments]
+        from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
+
+        # As they lie in memory: the simulator would copy plain arrays, and takes contiguous ones only.
+        passed = [FakeCUDAArray(one.detach().numpy()) if torch.is_tensor(one) else one for one in arguments]
         kernel[blocks, threads](*passed)
 
     def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
