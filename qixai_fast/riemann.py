@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ._device import Home, home_of, is_torch, resolve_device, to_numpy
+from . import _device
+from ._device import Home, backends_for, home_of, is_torch, to_numpy
 from ._memory import parse_memory, release_pages, workers_within
 from ._threads import ordered_map, resolve_n_jobs
 from ._validate import Array, Float64, as_vector, check_real
@@ -26,19 +27,32 @@ def _segment(array: Array, start: int, stop: int) -> Array:
     return np.asarray(array.flat[start:stop])
 
 
-def _operand(value: Any, name: str, shape: tuple[int, ...]) -> Array | float:
-    """``inputs`` or ``baselines`` as an array of the gradients' shape, or a number."""
-    array = to_numpy(value, name)
+def _values(value: Any, name: str, *, on_gpu: bool) -> Any:
+    """An argument as an array, or as a tensor where it lives on a GPU and is wanted there."""
+    tensor = _device.gpu_tensor(value) if on_gpu else None
+    if tensor is not None:
+        if tensor.is_complex() or str(tensor.layout) != "torch.strided":
+            raise TypeError(f"{name}: wanted dense real numbers, got {tensor.dtype}, {tensor.layout}")
+        return tensor
+    array = np.asarray(to_numpy(value, name))  # slicing a memmap object is slow, a plain view is not
     check_real(array, name)
+    return array
+
+
+def _operand(value: Any, name: str, shape: tuple[int, ...], *, on_gpu: bool) -> Any:
+    """``inputs`` or ``baselines``: a number, an array of the gradients' shape, or a tensor on a GPU."""
+    array = _values(value, name, on_gpu=on_gpu)
     if array.ndim == 0:
-        if not np.isfinite(array):
-            raise ValueError(f"{name}: wanted a finite number, got {array}")
+        if not np.isfinite(float(array)):
+            raise ValueError(f"{name}: wanted a finite number, got {float(array)}")
         return float(array)
-    if array.shape != shape and array.shape != (1, *shape[1:]):
+    if tuple(array.shape) not in (shape, (1, *shape[1:])):
         raise ValueError(
             f"{name}: wanted a number, shape {shape} as one step of gradients, or {(1, *shape[1:])}, "
-            f"got {array.shape}"
+            f"got {tuple(array.shape)}"
         )
+    if is_torch(array):
+        return array
     # A broadcast view is read-only, and release_pages would drop a copy-on-write mapping's changes.
     return array if array.shape == shape else np.broadcast_to(array, shape)
 
@@ -54,29 +68,67 @@ def _operand_segment(operand: Array | float, name: str, start: int, stop: int) -
     return values
 
 
-def _locate(array: Array, name: str, start: int, where: str) -> None:
+def _name_bad(value: Any, place: tuple[int, ...], name: str, where: str) -> None:
+    row, *column = place
+    text = f"row {row}" + (f", column {', '.join(map(str, column))}" if column else "")
+    raise ValueError(f"{name}: {value} at {where}{text}; remove non-finite values first")
+
+
+def _locate(array: Any, name: str, start: int, where: str) -> None:
     """Raise the error that names the first bad element at or after ``start``, if there is one."""
+    if is_torch(array):
+        from ._gpu.riemann import first_not_finite
+
+        place = first_not_finite(array)
+        if place is not None:
+            _name_bad(float(array[place]), place, name, where)
+        return
     for first in range(start, array.size, _BLOCK):
         bad = np.flatnonzero(~np.isfinite(_segment(array, first, min(first + _BLOCK, array.size))))
         if len(bad):
-            row, *column = (int(i) for i in np.unravel_index(first + bad[0], array.shape))
-            place = f"row {row}" + (f", column {', '.join(map(str, column))}" if column else "")
-            raise ValueError(
-                f"{name}: {array[(row, *column)]} at {where}{place}; remove non-finite values first"
-            )
+            place = tuple(int(i) for i in np.unravel_index(first + bad[0], array.shape))
+            _name_bad(array[place], place, name, where)
 
 
-def _check_out(out: Any, shape: tuple[int, ...], gradients: Array) -> None:
-    if not isinstance(out, np.ndarray):
-        raise TypeError(f"out: wanted a NumPy array or memmap, got {type(out).__name__}")
-    if out.dtype.kind != "f":
+def _refuse_gradients(gradients: Any) -> None:
+    """Raise the error for sums that are not finite."""
+    for step in range(len(gradients)):
+        _locate(gradients[step], "gradients", 0, f"step {step}, ")
+    raise ValueError("gradients: their weighted sum overflows float64; scale gradients or weights down")
+
+
+def _check_out(out: Any, shape: tuple[int, ...], gradients: Any, device: Any) -> None:
+    """Check where results go: an array, or a tensor on the device (None: the CPU)."""
+    tensor = None if device is None else _device.gpu_tensor(out)
+    if tensor is None and not isinstance(out, np.ndarray):
+        wanted = "a NumPy array or memmap" + ("" if device is None else f", or a tensor on {device}")
+        raise TypeError(f"out: wanted {wanted}, got {type(out).__name__}")
+    if tensor is not None and (tensor.device != device or not is_torch(out)):
+        raise ValueError(f"out: wanted a tensor on {device}, got {type(out).__name__} on {tensor.device}")
+    if not (out.dtype.kind == "f" if tensor is None else out.is_floating_point()):
         raise TypeError(f"out: wanted a floating dtype, got {out.dtype}")
-    if out.shape != shape:
-        raise ValueError(f"out: wanted shape {shape} as one step of gradients, got {out.shape}")
-    if not out.flags.writeable:
+    if tuple(out.shape) != shape:
+        raise ValueError(f"out: wanted shape {shape} as one step of gradients, got {tuple(out.shape)}")
+    if tensor is None and not out.flags.writeable:
         raise ValueError("out: wanted a writeable array, got a read-only one")
-    if np.may_share_memory(out, gradients):
+    if _overlap(out, gradients):
         raise ValueError("out: wanted memory of its own, got an array that overlaps gradients")
+
+
+def _overlap(one: Any, other: Any) -> bool:
+    """Whether two arrays, or two tensors, may share memory."""
+    if is_torch(one) != is_torch(other):
+        return False
+    if not is_torch(one):
+        return bool(np.may_share_memory(one, other))
+    (low, high), (begin, end) = (
+        (
+            t.data_ptr(),
+            t.data_ptr() + sum((n - 1) * s for n, s in zip(t.shape, t.stride(), strict=True)) * t.itemsize,
+        )
+        for t in (one, other)
+    )
+    return bool(low <= end and begin <= high)
 
 
 def _add(steps: Array, weights: Float64, start: int, total: Float64) -> bool:
@@ -122,9 +174,7 @@ def _block_total(
             finite &= _add(np.ascontiguousarray(view)[None], np.array([weight]), 0, total)
             release_pages(_segment(step, start, stop))
     if not finite or not np.isfinite(total).all():
-        for step in range(len(weights)):
-            _locate(gradients[step], "gradients", start, f"step {step}, ")
-        raise ValueError("gradients: their weighted sum overflows float64; scale gradients or weights down")
+        _refuse_gradients(gradients)
     if inputs is not None:
         total *= _operand_segment(inputs, "inputs", start, stop) - _operand_segment(
             baselines, "baselines", start, stop
@@ -141,7 +191,7 @@ def riemann_accumulate(
     *,
     inputs: Any = None,
     baselines: Any = None,
-    out: Array | None = None,
+    out: Any = None,
     n_jobs: int | None = None,
     device: Any = None,
     max_memory: int | float | str | None = None,
@@ -154,7 +204,7 @@ def riemann_accumulate(
     Parameters
     ----------
     gradients : array-like of shape (n_steps, n_samples, ...)
-        Any real dtype; NumPy array, memmap or torch tensor.
+        Any real dtype; NumPy array, memmap, torch tensor or CuPy array.
     weights : array-like of shape (n_steps,)
         Any finite numbers; :func:`qixai_fast.quadrature.path_nodes` gives those of a rule.
     inputs : array-like of shape (n_samples, ...) or number, optional
@@ -162,19 +212,21 @@ def riemann_accumulate(
     baselines : array-like of shape (n_samples, ...) or (1, ...), or number, optional
         Where the path begins; 0 where not given.
     out : ndarray or memmap of shape (n_samples, ...), optional
-        Floating point; takes the result.
+        Floating point; takes the result. On a GPU also a tensor there.
     n_jobs : int, optional
         Threads; None for all cores. The result has the same bits for any number.
-    device : optional
-        None or ``"cpu"``.
+    device : None, "cpu", "cuda" or "cuda:1"
+        None: the GPU where an input lives, else the CPU. Arrays and memmaps are streamed through a GPU.
     max_memory : int or str, optional
-        Limit in bytes, or as ``"2GB"``, on what this call allocates besides its result.
+        Limit in bytes, or as ``"2GB"``, on what this call allocates besides its result; on a GPU also on
+        what it takes there.
 
     Returns
     -------
     ndarray or torch.Tensor of shape (n_samples, ...)
         ``out`` where given; else where ``gradients`` lived. float64 for float64 and integer gradients,
-        float32 for others; sums are float64 in any case.
+        float32 for others; sums are float64 in any case, on a GPU too: its result differs from the CPU's by
+        float64's rounding at most.
 
     Raises
     ------
@@ -203,16 +255,16 @@ def riemann_accumulate(
     >>> qf.riemann_accumulate(gradients, weights, inputs=x)
     array([[9.]])
     """
-    resolve_device(device)
+    backends = backends_for(device, gradients, inputs, baselines)
+    on_gpu = backends is not None
     jobs = resolve_n_jobs(n_jobs)
     budget = parse_memory(max_memory)
-    array = np.asarray(
-        to_numpy(gradients, "gradients")
-    )  # slicing a memmap object is slow, a plain view is not
-    check_real(array, "gradients")
-    if array.ndim < 2 or array.size == 0:
-        raise ValueError(f"gradients: wanted shape (n_steps, n_samples, ...), not empty, got {array.shape}")
-    shape = array.shape[1:]
+    array = _values(gradients, "gradients", on_gpu=on_gpu)
+    if array.ndim < 2 or 0 in array.shape:
+        raise ValueError(
+            f"gradients: wanted shape (n_steps, n_samples, ...), not empty, got {tuple(array.shape)}"
+        )
+    shape = tuple(int(length) for length in array.shape[1:])
     step_weights = as_vector(weights, "weights")
     if len(step_weights) != len(array):
         raise ValueError(
@@ -220,32 +272,64 @@ def riemann_accumulate(
         )
     if inputs is None and baselines is not None:
         raise ValueError("baselines: wanted together with inputs, got baselines alone")
-    ends = None if inputs is None else _operand(inputs, "inputs", shape)
-    starts = 0.0 if baselines is None else _operand(baselines, "baselines", shape)
+    ends = None if inputs is None else _operand(inputs, "inputs", shape, on_gpu=on_gpu)
+    starts = 0.0 if baselines is None else _operand(baselines, "baselines", shape, on_gpu=on_gpu)
     if out is not None:
-        _check_out(out, shape, array)
+        _check_out(out, shape, array, None if backends is None else backends[0].device)
+    home = Home() if out is not None else home_of(gradients)
+    result = _new_result(array, shape) if out is None else out
+    if backends is not None:
+        from ._gpu.riemann import accumulate
 
-    block = min(_BLOCK, int(np.prod(shape)))
+        finite = accumulate(backends[0], array, step_weights, ends, starts, result, budget)
+        if not finite[0]:
+            _refuse_gradients(array)
+        for operand, name, good in ((ends, "inputs", finite[1]), (starts, "baselines", finite[2])):
+            if not good:
+                _locate(operand, name, 0, "")
+    else:
+        _accumulate_on_cpu(
+            array, step_weights, ends, starts, result, jobs, budget, copied=_was_copied(gradients)
+        )
+    return result if out is not None else home.bring(result)
+
+
+def _new_result(gradients: Any, shape: tuple[int, ...]) -> Any:
+    """An array, or a tensor beside gradients on a GPU: float32 for gradients that are no wider."""
+    if is_torch(gradients):
+        import torch
+
+        small = gradients.is_floating_point() and gradients.itemsize <= 4
+        return gradients.new_empty(shape, dtype=torch.float32 if small else torch.float64)
+    small = gradients.dtype.kind == "f" and gradients.dtype.itemsize <= 4
+    return np.empty(shape, dtype=np.float32 if small else np.float64)
+
+
+def _accumulate_on_cpu(
+    gradients: Array,
+    weights: Float64,
+    ends: Array | float | None,
+    starts: Array | float,
+    out: Array,
+    jobs: int,
+    budget: int | None,
+    *,
+    copied: bool,
+) -> None:
+    """Fill ``out``; the gradients count against the budget where they were ``copied`` to be read."""
+    block = min(_BLOCK, out.size)
     jobs = workers_within(
         budget,
         jobs,
         # torch tensors in bfloat16, or on a GPU, were copied to be read
-        fixed=array.nbytes if _was_copied(gradients) else 0,
+        fixed=gradients.nbytes if copied else 0,
         # sums, an upcast segment, finite checks, inputs and baselines with their difference; small objects
-        per_worker=(40 + array.itemsize) * block + 65536,
+        per_worker=(40 + gradients.itemsize) * block + 65536,
         work="a block of sums for one thread",
     )
-    home = Home() if out is not None else home_of(gradients)
-    if out is None:
-        out = np.empty(
-            shape, dtype=np.float64 if array.dtype.itemsize > 4 or array.dtype.kind != "f" else np.float32
-        )
-    work = partial(
-        _block_total, gradients=array, weights=step_weights, inputs=ends, baselines=starts, out=out
-    )
+    work = partial(_block_total, gradients=gradients, weights=weights, inputs=ends, baselines=starts, out=out)
     for _ in ordered_map(work, range(0, out.size, _BLOCK), jobs):
         pass
-    return home.bring(out)
 
 
 def _was_copied(value: Any) -> bool:
