@@ -1,5 +1,6 @@
 # make demo: train a CNN on real digits, audit it, leave a report.   make test: the whole test suite.
 # make bench: speed and accuracy of every estimator beside its peers.
+# make test-gpu, make bench-gpu: on a machine with a GPU, with the Python that is there (benchmarks/gpu/README.md).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,10 +10,13 @@ TEST_WORKERS ?= 2
 BENCH ?= benchmarks
 RUN := .benchmarks/run.json
 NPEET := git+https://github.com/gregversteeg/NPEET@8b0d9485423f74e5eb199324cf362765596538d3
+# Options of make bench-gpu, as in GPU_BENCH="--seconds 240" or GPU_BENCH="--only binned ksg".
+GPU_BENCH ?=
+GPU_RUN := benchmarks/results/gpu.json
 INPUTS := pyproject.toml setup.py constraints.txt
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test bench bench-accuracy bench-speed bench-quick lint clean
+.PHONY: demo test test-cuda test-gpu bench bench-accuracy bench-speed bench-quick bench-gpu lint clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -30,8 +34,24 @@ $(VENV)/.dev: $(BIN)/python $(INPUTS)
 demo: $(VENV)/.demo
 	$(BIN)/qixai-fast demo --out $(DEMO_OUT)
 
+# numba's simulator stands in for CUDA in a whole process, so those tests have one of their own.
+SIMULATE := NUMBA_ENABLE_CUDASIM=1 $(BIN)/python -m pytest tests/cuda -n $(TEST_WORKERS) --dist loadfile
+
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
+	$(SIMULATE)
+
+test-cuda: $(VENV)/.dev
+	$(SIMULATE)
+
+# Nothing is installed for these two: a build of torch for the GPU comes with the machine.
+test-gpu:
+	$(PYTHON) -m benchmarks.gpu --check
+	$(PYTHON) -m pytest tests/cuda tests/test_device.py
+
+bench-gpu:
+	$(PYTHON) -m benchmarks.gpu --json $(GPU_RUN) $(GPU_BENCH)
+	$(PYTHON) -m benchmarks.tables
 
 # NPEET is not on PyPI; where it cannot be fetched, its rows say "not measured".
 $(VENV)/.bench: $(VENV)/.dev

@@ -25,6 +25,43 @@ def convolutions(width=32, n_classes=10):
     )
 
 
+class _Residual(nn.Module):
+    """Two convolutions around which their input goes, too."""
+
+    def __init__(self, n_in, n_out, stride):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(n_out),
+            nn.ReLU(),
+            nn.Conv2d(n_out, n_out, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(n_out),
+        )
+        same = n_in == n_out and stride == 1
+        self.around = nn.Identity() if same else nn.Conv2d(n_in, n_out, 1, stride, bias=False)
+
+    def forward(self, x):
+        return torch.relu(self.body(x) + self.around(x))
+
+
+def residual(width=64, n_blocks=2, n_classes=1000):
+    """A ResNet of four stages for colour images; the standard ResNet-18's shape with 64 and 2."""
+    torch.manual_seed(0)
+    layers = [
+        nn.Conv2d(3, width, 7, 2, 3, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2, 1),
+    ]
+    n_in = width
+    for stage in range(4):
+        for block in range(n_blocks):
+            n_out = width * 2**stage
+            layers.append(_Residual(n_in, n_out, 2 if stage and not block else 1))
+            n_in = n_out
+    return frozen(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(n_in, n_classes)))
+
+
 class DigitLSTM(nn.Module):
     """Reads an 8 x 8 digit row by row."""
 

@@ -13,6 +13,7 @@ from zlib import crc32
 
 from benchmarks.accuracy.table import accuracy_lines
 from benchmarks.environment import environment_line
+from benchmarks.gpu.targets import gpu_text
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -178,6 +179,8 @@ def with_section(text, name, body):
 def readme_text(text, results=RESULTS):
     """README.md with its tables written anew."""
     text = with_section(text, "speed", speed_text(results))
+    on_gpu = results / "gpu.json"
+    text = with_section(text, "gpu", gpu_text(read_json(on_gpu) if on_gpu.is_file() else None))
     return with_section(text, "accuracy", accuracy_text(results))
 
 

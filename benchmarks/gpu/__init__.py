@@ -1,0 +1,1 @@
+"""Benchmarks of the CUDA paths: rooflines on the card at hand."""
