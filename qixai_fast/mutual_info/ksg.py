@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from .._dask_arrays import dask_inputs
-from .._device import Home, home_of, resolve_device, to_numpy
+from .._device import Home, backends_for, home_of, to_numpy
 from .._memory import parse_memory, require_budget
 from .._threads import resolve_n_jobs
 from .._validate import Float64, Matrix, as_matrix, check_choice, check_same_samples
 from .pairing import Pairs
-from .pairs import digamma_table, pair_local, pair_value
-from .pairwise import Options, check_options, pairwise_values, plan_memory
+from .pairs import digamma_table
+from .pairwise import Engine, Options, ThreadEngine, check_options, pairwise_values, plan_memory
 from .variables import Jitter, Variable, check_matrix_finite, read_columns, seed_of
 from .vectors import vector_bytes, vector_local
 
@@ -90,22 +90,44 @@ def variable_matrix(x: Any, name: str) -> Matrix:
     return Matrix(name, matrix.data, home)
 
 
-def _local(
-    x: Sequence[Variable], y: Sequence[Variable], options: Options, psi: Float64, n_jobs: int
-) -> Float64:
-    """Local parts, from the estimator that fits the dimensions."""
-    if len(x) == len(y) == 1:
-        return pair_local(x[0], y[0], options.n_neighbors, options.algorithm, psi)
-    return vector_local(x, y, options.n_neighbors, options.algorithm, psi, n_jobs)
+@dataclass(frozen=True)
+class _Estimator:
+    """What estimates one pair: of scalars, on the CPU or a GPU, or of vectors."""
+
+    options: Options
+    n_samples: int
+    n_jobs: int
+    budget: int | None
+    backends: list[Any] | None
+
+    def value(self, x: Sequence[Variable], y: Sequence[Variable]) -> float:
+        """The estimate: for two scalars, the very bits that it has among many pairs."""
+        if len(x) == len(y) == 1:
+            return self._engine().value(x[0], y[0])
+        return float(self.local(x, y).mean())
+
+    def local(self, x: Sequence[Variable], y: Sequence[Variable]) -> Float64:
+        """Local parts, from the estimator that fits the dimensions."""
+        if len(x) == len(y) == 1:
+            return self._engine().local(x[0], y[0])
+        k, algorithm, psi = self.options.n_neighbors, self.options.algorithm, digamma_table(self.n_samples)
+        return vector_local(x, y, k, algorithm, psi, self.n_jobs)
+
+    def _engine(self) -> Engine:
+        if self.backends is None:
+            return ThreadEngine(self.n_samples, self.options, 1, 2)
+        work = f"mutual_info_ksg of {self.n_samples} samples"
+        return open_engine(self.backends, self.n_samples, self.options, self.n_jobs, self.budget, work)
 
 
-def _value(
-    x: Sequence[Variable], y: Sequence[Variable], options: Options, psi: Float64, n_jobs: int
-) -> float:
-    """The estimate: for two scalars, the very bits that it has among many pairs."""
-    if len(x) == len(y) == 1:
-        return pair_value(x[0], y[0], options.n_neighbors, options.algorithm, psi)
-    return float(_local(x, y, options, psi, n_jobs).mean())
+def open_engine(
+    backends: list[Any], n_samples: int, options: Options, n_jobs: int, budget: int | None, work: str
+) -> Engine:
+    """What estimates pairs on GPUs; see :class:`qixai_fast._gpu.ksg.Engine`."""
+    from .._gpu import ksg
+
+    engine: Engine = ksg.Engine(backends, n_samples, options, n_jobs, budget, work)
+    return engine
 
 
 def mutual_info_ksg(
@@ -149,8 +171,12 @@ def mutual_info_ksg(
         Seed of the lattice jitter; None is seed 0. Nothing else is random.
     return_local, return_diagnostics : bool, default False
         Return a tuple with these after the estimate, in this order.
-    n_jobs, device, max_memory
-        Threads (for vectors; one pair of scalars runs on one), device, and budget in bytes or as "2GB".
+    n_jobs
+        Threads, for vectors; one pair of scalars runs on one.
+    device : None, "cpu", "cuda" or "cuda:1"
+        None: where x or y lives. Variables of several dimensions run on the CPU.
+    max_memory : int, str or None
+        Budget in bytes or as "2GB", of the host's memory and of the device's.
 
     Returns
     -------
@@ -208,7 +234,7 @@ def mutual_info_ksg(
     >>> seen.x[0].atoms
     (0.0,)
     """
-    resolve_device(device)
+    backends = backends_for(device, x, y)
     check_choice(return_local, "return_local", (False, True))
     check_choice(return_diagnostics, "return_diagnostics", (False, True))
     threads, budget = resolve_n_jobs(n_jobs), parse_memory(max_memory)
@@ -220,25 +246,32 @@ def mutual_info_ksg(
         n, n_neighbors=n_neighbors, algorithm=algorithm, scale=scale, atoms=atoms, seed=seed
     )
     work = f"mutual_info_ksg of {n} samples"
-    if first.n_features == second.n_features == 1:
+    scalars = first.n_features == second.n_features == 1
+    if scalars:
         plan_memory(n, 1, budget, work)
     else:
+        if backends is not None and device is not None:
+            raise ValueError(
+                f"device: {str(device)!r} cannot be used: variables of several dimensions "
+                "have CPU kernels only"
+            )
+        backends = None
         require_budget(budget, vector_bytes(n, first.n_features, second.n_features), work)
-    jitter, psi = Jitter(seed, n), digamma_table(n)
-    scalars = first.n_features == second.n_features == 1
+    jitter = Jitter(seed, n)
+    estimator = _Estimator(options, n, threads, budget, backends)
     x_variables = prepare_columns(first, options, jitter, axis=scalars)
     y_variables = prepare_columns(second, options, jitter, axis=scalars)
-    value = _value(x_variables, y_variables, options, psi, threads)
+    value = estimator.value(x_variables, y_variables)
     extras: list[Any] = []
     if return_local:
-        extras.append(first.home.bring(_local(x_variables, y_variables, options, psi, threads)))
+        extras.append(first.home.bring(estimator.local(x_variables, y_variables)))
     if return_diagnostics:
         k = options.n_neighbors
         others = sorted({kk for kk in (max(1, k // 2), 2 * k, 4 * k) if kk < n} - {k})
-        sensitivity = {k: value} | {
-            kk: _value(x_variables, y_variables, replace(options, n_neighbors=kk), psi, threads)
-            for kk in others
-        }
+        sensitivity = {k: value}
+        for kk in others:
+            other = replace(estimator, options=replace(options, n_neighbors=kk))
+            sensitivity[kk] = other.value(x_variables, y_variables)
         extras.append(
             KSGDiagnostics(
                 n_samples=n,
@@ -281,6 +314,7 @@ def pairwise_mutual_info_ksg(
     random_state: Any = None,
     n_jobs: int | None = None,
     device: Any = None,
+    devices: Sequence[Any] | None = None,
     max_memory: int | float | str | None = None,
 ) -> Any:
     """Mutual information between columns, by nearest neighbours: :func:`mutual_info_ksg` of many pairs.
@@ -299,9 +333,15 @@ def pairwise_mutual_info_ksg(
         As in :func:`mutual_info_ksg`.
     pairs : array_like of int, shape (m, 2), optional
         Only these pairs: column of X, column of Y (of X again without Y).
-    n_jobs, device, max_memory
-        Threads, device, and budget in bytes or as "2GB"; the result does not count, and does not depend
-        on any.
+    n_jobs : int or None
+        Threads; on a GPU they prepare columns, and work out what atoms add.
+    device : None, "cpu", "cuda" or "cuda:1"
+        None: where X or Y lives. A GPU counts the same neighbours: values agree to rounding.
+    devices : sequence of devices, optional
+        Several GPUs, in place of ``device``; pairs are shared among them.
+    max_memory : int, str or None
+        Budget in bytes or as "2GB", of the host's memory and of each device's; the result does not count, and
+        does not depend on it.
 
     Returns
     -------
@@ -329,7 +369,7 @@ def pairwise_mutual_info_ksg(
     >>> bool(qf.pairwise_mutual_info_ksg(X, pairs=[(0, 2)])[0] == values[0, 2])
     True
     """
-    resolve_device(device)
+    backends = backends_for(device, X, Y, devices=devices)
     threads, budget = resolve_n_jobs(n_jobs), parse_memory(max_memory)
     seed = seed_of(random_state)
     first = as_matrix(X, "X", min_samples=2)
@@ -342,8 +382,10 @@ def pairwise_mutual_info_ksg(
         n, n_neighbors=n_neighbors, algorithm=algorithm, scale=scale, atoms=atoms, seed=seed
     )
     chosen = Pairs.of(pairs, d_x, d_y, symmetric=second is None).chosen
-    plan = plan_memory(n, threads, budget, f"pairwise_mutual_info_ksg of {n} samples")
+    work = f"pairwise_mutual_info_ksg of {n} samples"
+    plan = plan_memory(n, threads, budget, work)
+    engine = None if backends is None else open_engine(backends, n, options, threads, budget, work)
     check_matrix_finite(first)
     if second is not None:
         check_matrix_finite(second)
-    return first.home.bring(pairwise_values(first, second, chosen, options, plan))
+    return first.home.bring(pairwise_values(first, second, chosen, options, plan, engine))

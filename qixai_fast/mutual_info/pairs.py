@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -188,7 +190,25 @@ class Cell:
         return cls(next(axes), next(axes), x_position[:size], samples[:size])
 
 
-def pair_local(x: Variable, y: Variable, n_neighbors: int, algorithm: int, psi: Float64) -> Float64:
+# Counts of a cell's points, for k and the algorithm, and which of the cell's samples each point is.
+Counts = Callable[[Cell, int, int, Scratch], tuple[Int32, Int32, Int32]]
+
+
+def _counts_here(
+    cell: Cell, n_neighbors: int, algorithm: int, scratch: Scratch
+) -> tuple[Int32, Int32, Int32]:
+    counts = ksg_counts(cell.x, cell.y, cell.x_position, n_neighbors, algorithm, scratch)
+    return *counts, strip_order(cell.x_position)
+
+
+def pair_local(
+    x: Variable,
+    y: Variable,
+    n_neighbors: int,
+    algorithm: int,
+    psi: Float64,
+    counts: Counts = _counts_here,
+) -> Float64:
     """Each sample's part of I(X;Y), by the chain rule over atoms; the mean is the estimate.
 
     Parts are added so that exchanging x and y gives the same bits.
@@ -199,6 +219,8 @@ def pair_local(x: Variable, y: Variable, n_neighbors: int, algorithm: int, psi: 
     n_neighbors, algorithm : int
     psi : (n + 1,) float64
         Digamma of the integers.
+    counts : callable, optional
+        Counts neighbours elsewhere than on the CPU.
 
     Returns
     -------
@@ -212,9 +234,8 @@ def pair_local(x: Variable, y: Variable, n_neighbors: int, algorithm: int, psi: 
     cell = Cell.of(x, y, *choose_views(x, y), scratch)
     if cell is not None:
         k = min(n_neighbors, len(cell.samples) - 1)
-        n_x, n_y = ksg_counts(cell.x, cell.y, cell.x_position, k, algorithm, scratch)
-        samples = cell.samples[strip_order(cell.x_position)]
-        local[samples] += ksg_local(n_x, n_y, k, algorithm, psi)
+        n_x, n_y, order = counts(cell, k, algorithm, scratch)
+        local[cell.samples[order]] += ksg_local(n_x, n_y, k, algorithm, psi)
     return local
 
 
@@ -245,16 +266,35 @@ def pair_value(
     """
     n = len(x.codes)
     scratch = scratch or Scratch(n)
-    total = _atoms(x, y, n_neighbors, psi, np.empty(0))
-    if x.n_codes > 1 and y.n_codes > 1:
-        joint, terms = joint_terms(x.codes, x.n_codes, y.codes, y.n_codes)
-        total += math.fsum((joint * terms).ravel())
+    total = discrete_total(x, y, n_neighbors, psi)
     cell = Cell.of(x, y, *choose_views(x, y), scratch)
     if cell is not None:
         size = len(cell.samples)
         k = min(n_neighbors, size - 1)
         counts = ksg_counts(cell.x, cell.y, cell.x_position, k, algorithm, scratch)
-        own = psi[k] + psi[size] - (0.0 if algorithm == 1 else 1 / k)
-        offset = 1 if algorithm == 1 else 0
-        total += size * own - ksg_cpu.sum_digamma(*counts, offset, psi, scratch.times[:size])
+        digammas = ksg_cpu.sum_digamma(*counts, count_offset(algorithm), psi, scratch.times[:size])
+        total += cell_total(size, digammas, k, algorithm, psi)
     return float(total / n)
+
+
+def discrete_total(x: Variable, y: Variable, n_neighbors: int, psi: Float64) -> float:
+    """Sum over samples of all parts of I(X;Y) but that of the continuous cell; 0 without atoms."""
+    total = _atoms(x, y, n_neighbors, psi, np.empty(0))
+    if x.n_codes > 1 and y.n_codes > 1:
+        joint, terms = joint_terms(x.codes, x.n_codes, y.codes, y.n_codes)
+        total += math.fsum((joint * terms).ravel())
+    return total
+
+
+def count_offset(algorithm: int) -> int:
+    """What is added to a count before its digamma is taken."""
+    return 1 if algorithm == 1 else 0
+
+
+def cell_total(size: Any, digammas: Any, n_neighbors: int, algorithm: int, psi: Float64) -> Any:
+    """Sum over samples of the continuous cell's part, from the sum of digammas of both counts.
+
+    ``size`` and ``digammas`` are those of one cell, or arrays of those of many.
+    """
+    own = psi[n_neighbors] + psi[size] - (0.0 if algorithm == 1 else 1 / n_neighbors)
+    return size * own - digammas

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from .._memory import workers_within
 from .._threads import ordered_map
 from .._validate import Float64, Matrix, check_choice, check_int
 from .pairing import Index
-from .pairs import PAIR_BYTES, Scratch, digamma_table, pair_value
+from .pairs import PAIR_BYTES, Scratch, digamma_table, pair_local, pair_value
 from .variables import PREPARE_BYTES, VARIABLE_BYTES, Jitter, Variable, prepare_variable, read_columns
 
 Variables = dict[int, Variable]
@@ -133,8 +133,59 @@ def _tiles(
     return _column_blocks(x_columns, capacity - y_size), _column_blocks(y_columns, y_size)
 
 
+class Engine(Protocol):
+    """What estimates pairs of prepared variables."""
+
+    task_pairs: int
+    capacity: int
+
+    def values(self, x: Variables, y: Variables, tasks: Iterator[Task]) -> Iterator[tuple[Task, Any]]:
+        """Each task with the estimates of its pairs: of a column of ``x`` with a column of ``y``.
+
+        A task has ``task_pairs`` pairs at most, and ``x`` and ``y`` together ``capacity`` variables.
+        """
+        ...
+
+    def value(self, x: Variable, y: Variable) -> float:
+        """The estimate for one pair: the very bits that it has among many."""
+        ...
+
+    def local(self, x: Variable, y: Variable) -> Float64:
+        """Each sample's part of the estimate for one pair."""
+        ...
+
+
+class ThreadEngine:
+    """Threads of this machine."""
+
+    task_pairs = _TASK_PAIRS
+
+    def __init__(self, n_samples: int, options: Options, n_jobs: int, capacity: int) -> None:
+        self.capacity = capacity
+        self._n_samples, self._n_jobs = n_samples, n_jobs
+        self._how = options.n_neighbors, options.algorithm, digamma_table(n_samples)
+
+    def values(self, x: Variables, y: Variables, tasks: Iterator[Task]) -> Iterator[tuple[Task, Any]]:
+        def run(task: Task) -> tuple[Task, list[float]]:
+            scratch = Scratch(self._n_samples)
+            return task, [pair_value(x[i], y[j], *self._how, scratch) for i, j in task[0].tolist()]
+
+        yield from ordered_map(run, tasks, self._n_jobs)
+
+    def value(self, x: Variable, y: Variable) -> float:
+        return pair_value(x, y, *self._how)
+
+    def local(self, x: Variable, y: Variable) -> Float64:
+        return pair_local(x, y, *self._how)
+
+
 def pairwise_values(
-    first: Matrix, second: Matrix | None, pairs: Index | None, options: Options, plan: Plan
+    first: Matrix,
+    second: Matrix | None,
+    pairs: Index | None,
+    options: Options,
+    plan: Plan,
+    engine: Engine | None = None,
 ) -> Float64:
     """Estimates of all pairs of columns, or of the given ones.
 
@@ -145,16 +196,18 @@ def pairwise_values(
     pairs : (m, 2) int64, optional
     options : Options
     plan : Plan
+    engine : Engine, optional
+        In place of this machine's threads, or of a cluster's.
 
     Returns
     -------
     (d_x, d_y) float64, or (m,) with pairs.
     """
     cluster = current()
-    if cluster is not None and cluster.reaches(first, second):
+    if engine is None and cluster is not None and cluster.reaches(first, second):
         return pairwise_elsewhere(first, second, pairs, options)
+    engine = engine or ThreadEngine(first.n_samples, options, plan.n_jobs, plan.capacity)
     jitter = Jitter(options.seed, first.n_samples)
-    psi = digamma_table(first.n_samples)
     other = first if second is None else second
 
     def load(matrix: Matrix, columns: Sequence[int]) -> Variables:
@@ -170,7 +223,7 @@ def pairwise_values(
         result = np.empty(len(pairs))
         x_columns = np.unique(pairs if second is None else pairs[:, 0]).tolist()
         y_columns = None if second is None else np.unique(pairs[:, 1]).tolist()
-    x_blocks, y_blocks = _tiles(x_columns, y_columns, plan.capacity)
+    x_blocks, y_blocks = _tiles(x_columns, y_columns, min(plan.capacity, engine.capacity))
     kept = load(other, y_blocks[0]) if second is not None and len(y_blocks) == 1 else None
 
     for a, x_block in enumerate(x_blocks):
@@ -186,22 +239,12 @@ def pairwise_values(
                 y_variables = {}  # let the block before go first
                 y_variables = load(other, y_block)
 
-            def run(
-                task: Task, x: Variables = x_variables, y: Variables = y_variables
-            ) -> tuple[Task, list[float]]:
-                scratch = Scratch(first.n_samples)
-                values = [
-                    pair_value(x[i], y[j], options.n_neighbors, options.algorithm, psi, scratch)
-                    for i, j in task[0].tolist()
-                ]
-                return task, values
-
             tasks: Iterator[Task]
             if pairs is None:
-                tasks = _all_tasks(x_block, y_block, upper=second is None)
+                tasks = _all_tasks(x_block, y_block, engine.task_pairs, upper=second is None)
             else:
-                tasks = _chosen_tasks(pairs, x_block, y_block)
-            for (chosen, slots), values in ordered_map(run, tasks, plan.n_jobs):
+                tasks = _chosen_tasks(pairs, x_block, y_block, engine.task_pairs)
+            for (chosen, slots), values in engine.values(x_variables, y_variables, tasks):
                 if slots is not None:
                     result[slots] = values
                     continue
@@ -269,18 +312,28 @@ def pairwise_elsewhere(
     return result
 
 
-def _all_tasks(x_block: Sequence[int], y_block: Sequence[int], *, upper: bool) -> Iterator[Task]:
-    """All pairs of a tile, some a task; with ``upper``, those on and above the diagonal."""
+def _all_tasks(x_block: Sequence[int], y_block: Sequence[int], size: int, *, upper: bool) -> Iterator[Task]:
+    """All pairs of a tile, ``size`` a task; with ``upper``, those on and above the diagonal."""
+    y_columns = np.asarray(y_block, dtype=np.int64)
+    held: list[Index] = []
+    n_held = 0
     for i in x_block:
-        js = np.asarray([j for j in y_block if j >= i] if upper else y_block, dtype=np.int64)
-        for start in range(0, len(js), _TASK_PAIRS):
-            part = js[start : start + _TASK_PAIRS]
-            yield np.stack([np.full_like(part, i), part], axis=1), None
+        js = y_columns[y_columns >= i] if upper else y_columns
+        held.append(np.stack([np.full_like(js, i), js], axis=1))
+        n_held += len(js)
+        if n_held >= size:
+            rows = np.concatenate(held)
+            n_held = len(rows) % size
+            for start in range(0, len(rows) - n_held, size):
+                yield rows[start : start + size], None
+            held = [rows[len(rows) - n_held :]]
+    if n_held:
+        yield np.concatenate(held), None
 
 
-def _chosen_tasks(pairs: Index, x_block: Sequence[int], y_block: Sequence[int]) -> Iterator[Task]:
-    """The given pairs that lie in a tile, some a task, with their places in the result."""
+def _chosen_tasks(pairs: Index, x_block: Sequence[int], y_block: Sequence[int], size: int) -> Iterator[Task]:
+    """The given pairs that lie in a tile, ``size`` a task, with their places in the result."""
     inside = np.flatnonzero(np.isin(pairs[:, 0], x_block) & np.isin(pairs[:, 1], y_block))
-    for start in range(0, len(inside), _TASK_PAIRS):
-        slots = inside[start : start + _TASK_PAIRS]
+    for start in range(0, len(inside), size):
+        slots = inside[start : start + size]
         yield pairs[slots], slots
