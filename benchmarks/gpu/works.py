@@ -14,9 +14,10 @@ import torch
 import qixai_fast as qf
 
 
-def _side(full, scale, step=8, least=8):
-    """A length of which the square takes that share."""
-    return max(least, int(full * math.sqrt(scale)) // step * step)
+def _side(full, scale):
+    """A length of which the square takes that share: a multiple of 8 where it is as long."""
+    side = int(full * math.sqrt(scale))
+    return side // 8 * 8 if side >= 8 else max(side, 2)
 
 
 def _agree(found, wanted, tolerance, what):
@@ -133,9 +134,9 @@ def pca(card, row, scale, full):
             part.copy_(block[: len(part)])
         del block
         few = X[: min(n, 8 * d)].numpy()
-        wanted = qf.pca(few, 4).singular_values
-        _agree(qf.pca(few, 4, device="cuda").singular_values, wanted, 1e-5, name)
-        seconds = card.seconds(lambda X=X: qf.pca(X.numpy(), 16, device="cuda"), rounds=3)
+        wanted = qf.pca(few, 2).singular_values
+        _agree(qf.pca(few, 2, device="cuda").singular_values, wanted, 1e-5, name)
+        seconds = card.seconds(lambda X=X: qf.pca(X.numpy(), min(16, d), device="cuda"), rounds=3)
         bare = _bare_copy(card, X)
         yield (
             name,
