@@ -16,6 +16,7 @@ from .kernels.histogram_cpu import digitize_block, extents, transpose
 
 Result = TypeVar("Result")
 Codes = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+Index = npt.NDArray[np.int64]
 
 STRATEGIES = ("uniform", "quantile")
 MAX_BINS = 4096
@@ -115,13 +116,14 @@ def _read(matrix: Matrix, start: int, stop: int, columns: slice) -> Array:
     return copied
 
 
-def _check_span(matrix: Matrix, low: Float64, high: Float64, first: int = 0) -> None:
+def check_span(name: str, low: Float64, high: Float64, first: int = 0) -> None:
+    """Raise ValueError naming a column whose width is no float64."""
     with np.errstate(over="ignore"):
         wide = np.flatnonzero(~np.isfinite(high - low))
     if len(wide):
         j = int(wide[0])
         raise ValueError(
-            f"{matrix.name}: column {first + j} spans {low[j]:g} to {high[j]:g}, "
+            f"{name}: column {first + j} spans {low[j]:g} to {high[j]:g}, "
             "too wide for float64 bins; scale it down"
         )
 
@@ -140,6 +142,20 @@ def _even_edges(low: Float64, high: Float64, n_bins: int) -> tuple[Float64, Floa
     with np.errstate(divide="ignore", over="ignore"):
         computed = (steps > _APART * np.spacing(largest)) & np.isfinite(1.0 / steps)
     return edges, np.where(computed, steps, 0.0)
+
+
+def even_bins(name: str, low: Float64, high: Float64, n_bins: int, *, zero: bool) -> Bins:
+    """Bins of equal width between the smallest and the largest value that counts of each column.
+
+    Where none does, the smallest is inf and the largest -inf.
+    """
+    nothing = low > high
+    low[nothing] = high[nothing] = 0.0
+    check_span(name, low, high)
+    edges, steps = _even_edges(low, high, n_bins - zero)
+    if zero:
+        edges = np.column_stack([np.zeros(len(edges)), edges])
+    return Bins(edges, steps, zero)
 
 
 def uniform_bins(matrix: Matrix, n_bins: int, *, zero: bool = False, rows: int, n_jobs: int) -> Bins:
@@ -172,13 +188,7 @@ def uniform_bins(matrix: Matrix, n_bins: int, *, zero: bool = False, rows: int, 
     for least, most in over_blocks(extent, row_blocks(matrix.n_samples, rows), n_jobs):
         np.minimum(low, least, out=low)
         np.maximum(high, most, out=high)
-    nothing = low > high
-    low[nothing] = high[nothing] = 0.0
-    _check_span(matrix, low, high)
-    edges, steps = _even_edges(low, high, n_bins - zero)
-    if zero:
-        edges = np.column_stack([np.zeros(len(edges)), edges])
-    return Bins(edges, steps, zero)
+    return even_bins(matrix.name, low, high, n_bins, zero=zero)
 
 
 def _gather(matrix: Matrix, columns: slice, rows: int, out: Array) -> None:
@@ -192,20 +202,27 @@ def _gather(matrix: Matrix, columns: slice, rows: int, out: Array) -> None:
         transpose(part, out, start)
 
 
-def _quantiles(values: Array, n_bins: int) -> Float64:
-    """``numpy.quantile(values, linspace(0, 1, n_bins + 1))`` of sorted values, in float64."""
-    n = len(values)
+def quantile_places(n: int, n_bins: int) -> tuple[Index, Index, Float64]:
+    """Between which of n sorted values the edges lie, and how far from the first towards the second."""
     position = np.linspace(0.0, 1.0, n_bins + 1) * (n - 1)
     below = np.minimum(position.astype(np.int64), n - 1)
-    share = position - below
+    return below, np.minimum(below + 1, n - 1), position - below
+
+
+def quantile_line(left: Float64, right: Float64, share: Float64) -> Float64:
+    """Edges that lie ``share`` of the way from ``left`` to ``right``."""
     with np.errstate(over="ignore", invalid="ignore"):
-        left = values[below].astype(np.float64)
-        right = values[np.minimum(below + 1, n - 1)].astype(np.float64)
         gap = right - left
         # The form of numpy.quantile: from the nearer end.
         line = np.where(share >= 0.5, right - gap * (1.0 - share), left + gap * share)
     edges: Float64 = np.maximum.accumulate(line)
     return edges
+
+
+def _quantiles(values: Array, n_bins: int) -> Float64:
+    """``numpy.quantile(values, linspace(0, 1, n_bins + 1))`` of sorted values, in float64."""
+    below, above, share = quantile_places(len(values), n_bins)
+    return quantile_line(values[below].astype(np.float64), values[above].astype(np.float64), share)
 
 
 def quantile_bins(
@@ -246,7 +263,7 @@ def quantile_bins(
         _gather(matrix, slice(first, stop), rows, buffer[: stop - first])
         for _ in ordered_map(cut, enumerate(range(first, stop)), min(n_jobs, stop - first)):
             pass
-        _check_span(matrix, edges[first:stop, int(zero)], edges[first:stop, -1], first)
+        check_span(matrix.name, edges[first:stop, int(zero)], edges[first:stop, -1], first)
     return Bins(edges, np.zeros(d), zero)
 
 

@@ -69,6 +69,24 @@ class Summary:
     expected: Float64 | None = None
 
 
+@dataclass(frozen=True)
+class Margins:
+    """Marginal counts of columns.
+
+    Attributes
+    ----------
+    counts : (d, n_bins) int64
+    sums : (d,) float64
+        Entropy terms of the counts, summed.
+    occupied : (d,) int64
+        How many counts are not zero.
+    """
+
+    counts: npt.NDArray[np.int64]
+    sums: Float64
+    occupied: npt.NDArray[np.int64]
+
+
 def _conditionals(rows: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], limit: int) -> float:
     """Sum of (relevant cells - 1) over the rows of a table whose occupied cells come in row order."""
     starts = np.concatenate([[0], np.cumsum(np.bincount(rows))]).astype(np.int64)
@@ -84,7 +102,7 @@ class PluginEstimator:
         self.n_samples = n_samples
         self.bias_correction = bias_correction
         self.normalize = normalize
-        self._grassberger = bias_correction == "grassberger"
+        self.grassberger = bias_correction == "grassberger"
 
     def expected(
         self,
@@ -112,12 +130,51 @@ class PluginEstimator:
         each = np.arange(len(tables), dtype=np.int64)
         return self.expected(tables.sum(axis=2), tables.sum(axis=1), each, each)
 
+    @property
+    def terms(self) -> Float64:
+        """Entropy terms of small counts."""
+        return _terms(self.grassberger)
+
+    @property
+    def needs_tables(self) -> bool:
+        """Whether sums over the cells and over the marginal counts are not enough."""
+        return self.bias_correction == "panzeri-treves"
+
+    def margins(self, counts: npt.NDArray[np.int64]) -> Margins:
+        """Marginal counts, (d, n_bins), with what is summed over them."""
+        sums = [sum_terms(column, self.terms, self.grassberger) for column in counts]
+        return Margins(counts, np.array(sums), np.count_nonzero(counts, axis=1))
+
+    def summarize_sums(
+        self,
+        margins_x: Margins,
+        margins_y: Margins,
+        first: npt.NDArray[np.int64],
+        second: npt.NDArray[np.int64],
+        joint: Float64,
+        occupied: npt.NDArray[np.int32],
+        tables: npt.NDArray[np.int32] | None = None,
+    ) -> Summary:
+        """Summarise pairs of columns ``first[p]`` and ``second[p]`` whose cells have been summed elsewhere.
+
+        ``tables`` are asked for where :attr:`needs_tables`.
+        """
+        sums = np.stack([joint, margins_x.sums[first], margins_y.sums[second]])
+        levels = np.stack([occupied, margins_x.occupied[first], margins_y.occupied[second]])
+        excess = expected = None
+        if tables is not None:
+            excess = np.empty((2, len(tables)))
+            relevant_excess_of_tables(tables, excess)
+        if self.bias_correction == "permutation-mean":
+            expected = self.expected(margins_x.counts, margins_y.counts, first, second)
+        return Summary(sums, levels, excess, expected)
+
     def summarize(self, tables: npt.NDArray[np.int32]) -> Summary:
         """Summarise dense tables, (g, a, b)."""
         g = len(tables)
         sums = np.empty((3, g))
         occupied = np.empty((3, g), dtype=np.int64)
-        summarize_tables(tables, _terms(self._grassberger), self._grassberger, sums, occupied)
+        summarize_tables(tables, _terms(self.grassberger), self.grassberger, sums, occupied)
         excess = expected = None
         if self.bias_correction == "panzeri-treves":
             excess = np.empty((2, g))
@@ -131,9 +188,9 @@ class PluginEstimator:
     ) -> Summary:
         """Summarise one table given by its occupied cells, ordered by row and then by column."""
         margins = [np.bincount(index, weights=counts).astype(np.int64) for index in (rows, columns)]
-        table = _terms(self._grassberger)
+        table = _terms(self.grassberger)
         parts = [counts, *margins]
-        sums = np.array([[sum_terms(part, table, self._grassberger)] for part in parts])
+        sums = np.array([[sum_terms(part, table, self.grassberger)] for part in parts])
         occupied = np.array([[np.count_nonzero(part)] for part in parts])
         excess = expected = None
         if self.bias_correction == "panzeri-treves":

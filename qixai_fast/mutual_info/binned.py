@@ -10,7 +10,7 @@ import numpy as np
 
 from .._cluster import current, mapped
 from .._dask_arrays import dask_inputs
-from .._device import resolve_device, to_numpy
+from .._device import backends_for, gpu_tensor, home_of, to_numpy
 from .._memory import parse_memory
 from .._threads import ordered_map, resolve_n_jobs
 from .._validate import Float64, Matrix, as_matrix, check_same_samples
@@ -119,8 +119,9 @@ def values_of_tiles(
 
 
 def _pairwise(
-    matrices: list[Matrix],
+    matrices: list[Any],
     pairs: Pairs,
+    backends: list[Any] | None,
     *,
     n_bins: Any,
     strategy: Any,
@@ -128,14 +129,26 @@ def _pairwise(
     bias_correction: Any,
     normalize: Any,
     n_jobs: int | None,
-    device: Any,
     max_memory: int | float | str | None,
 ) -> Float64:
+    """Values of all pairs: of matrices here or on a cluster, of rows of devices there."""
     n = matrices[0].n_samples
     n_bins = check_binning(n_bins, strategy, n)
     zero = check_flag(zero_bin, "zero_bin")
     estimator = PluginEstimator(n, bias_correction, normalize)
-    resolve_device(device)
+    if backends is not None:
+        from .._gpu.binned import pairwise_values
+
+        return pairwise_values(
+            matrices,
+            pairs,
+            estimator,
+            n_bins=n_bins,
+            strategy=strategy,
+            zero=zero,
+            max_memory=parse_memory(max_memory),
+            backends=backends,
+        )
     cluster = current()
     if cluster is not None and cluster.reaches(*matrices):
         return values_elsewhere(matrices, pairs, TilesElsewhere(matrices, estimator, n_bins, strategy, zero))
@@ -169,14 +182,24 @@ def values_elsewhere(matrices: list[Matrix], pairs: Pairs, values_of: TilesElsew
     return out
 
 
-def _as_column(x: Any, name: str) -> Matrix:
-    """One variable, (n,) or (n, 1), as a matrix of one column; a memmap stays one."""
-    array = to_numpy(x, name)
+def as_input(X: Any, name: str, backends: list[Any] | None) -> Any:
+    """A checked input: rows of the first of the devices, or a matrix of the CPU."""
+    if backends is None:
+        return as_matrix(X, name)
+    from .._gpu.rows import DeviceRows
+
+    return DeviceRows.of(X, name, backends[0])
+
+
+def _as_column(x: Any, name: str) -> Any:
+    """One variable, (n,) or (n, 1), as an array or tensor of one column; a memmap stays one."""
+    tensor = gpu_tensor(x)
+    array = to_numpy(x, name) if tensor is None else tensor
     if array.ndim == 1:
         array = array.reshape(-1, 1)
     if array.ndim != 2 or array.shape[1] != 1:
-        raise ValueError(f"{name}: wanted shape (n_samples,), got {array.shape}")
-    return as_matrix(array, name)
+        raise ValueError(f"{name}: wanted shape (n_samples,), got {tuple(array.shape)}")
+    return array
 
 
 def mutual_info_binned(
@@ -213,9 +236,10 @@ def mutual_info_binned(
         ``(n_bins - 1)**2 / (2 * n_samples)`` too high; corrected ones scatter around 0 and are never clipped.
     n_jobs : int, optional
         Threads; all usable cores by default.
-    device : None or "cpu"
+    device : None, "cpu", "cuda" or "cuda:1"
+        None: that of x or y where one lives on a GPU, else the CPU.
     max_memory : int or str, optional
-        Bytes, or "2GB": the most this call allocates.
+        Bytes, or "2GB": the most this call allocates, on a GPU of its memory.
 
     Returns
     -------
@@ -239,19 +263,20 @@ def mutual_info_binned(
     >>> round(mutual_info_binned(x, x**2, n_bins=2, strategy="quantile"), 6)  # ln 2
     0.693147
     """
-    matrices = [_as_column(x, "x"), _as_column(y, "y")]
+    backends = backends_for(device, x, y)
+    matrices = [as_input(_as_column(one, name), name, backends) for one, name in ((x, "x"), (y, "y"))]
     check_same_samples(*matrices)
     pairs = Pairs.of(None, 1, 1, symmetric=False)
     values = _pairwise(
         matrices,
         pairs,
+        backends,
         n_bins=n_bins,
         strategy=strategy,
         zero_bin=zero_bin,
         bias_correction=bias_correction,
         normalize=None,
         n_jobs=n_jobs,
-        device=device,
         max_memory=max_memory,
     )
     return float(values[0, 0])
@@ -270,6 +295,7 @@ def pairwise_mutual_info_binned(
     pairs: Any = None,
     n_jobs: int | None = None,
     device: Any = None,
+    devices: Any = None,
     max_memory: int | float | str | None = None,
 ) -> Any:
     """Binned mutual information of all pairs of columns, or of some.
@@ -294,9 +320,14 @@ def pairwise_mutual_info_binned(
         Column of X and column of Y of the pairs that are wanted, instead of all.
     n_jobs : int, optional
         Threads; all usable cores by default. The result has the same bits for any number.
-    device : None or "cpu"
+    device : None, "cpu", "cuda" or "cuda:1"
+        None: that of X or Y where one lives on a GPU, else the CPU. Counts are integers on both; values agree
+        to 1e-12. On a GPU codes are held as far as they fit, and made again for each block of columns where
+        they do not.
+    devices : sequence of devices, optional
+        Several GPUs, in place of ``device``: pairs are shared among them, and each holds all codes.
     max_memory : int or str, optional
-        Bytes, or "2GB": the most this call allocates besides the result.
+        Bytes, or "2GB": the most this call allocates besides the result; on a GPU, the most of each device.
 
     Returns
     -------
@@ -323,22 +354,23 @@ def pairwise_mutual_info_binned(
            [1., 1., 0.],
            [0., 0., 1.]])
     """
-    matrices = [as_matrix(X, "X")]
+    backends = backends_for(device, X, Y, devices=devices)
+    matrices = [as_input(X, "X", backends)]
     if Y is not None:
-        matrices.append(as_matrix(Y, "Y"))
+        matrices.append(as_input(Y, "Y", backends))
         check_same_samples(*matrices)
     first, last = matrices[0], matrices[-1]
     wanted = Pairs.of(pairs, first.n_features, last.n_features, symmetric=Y is None)
     values = _pairwise(
         matrices,
         wanted,
+        backends,
         n_bins=n_bins,
         strategy=strategy,
         zero_bin=zero_bin,
         bias_correction=bias_correction,
         normalize=normalize,
         n_jobs=n_jobs,
-        device=device,
         max_memory=max_memory,
     )
-    return first.home.bring(values)
+    return home_of(X).bring(values)

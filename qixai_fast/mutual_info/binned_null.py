@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from math import isqrt
 from typing import Any
@@ -43,6 +44,71 @@ def _runs(labels: Index, most: int) -> Iterator[tuple[int, int]]:
             yield start, min(start + most, end)
 
 
+@dataclass(frozen=True)
+class NullOptions:
+    """Checked options of a null, here and on a device.
+
+    Attributes
+    ----------
+    n_bins, strategy, zero
+        As in :func:`qixai_fast.digitize`.
+    complete : PluginEstimator
+        Of the values that are reported.
+    estimator : PluginEstimator
+        Of a round: without the permutation mean, which is the same for every permutation.
+    """
+
+    n_bins: int
+    strategy: str
+    zero: bool
+    complete: PluginEstimator
+    estimator: PluginEstimator
+
+    @classmethod
+    def of(
+        cls,
+        n_samples: int,
+        classes: tuple[Int32, int] | None,
+        *,
+        n_bins: Any,
+        strategy: Any,
+        zero_bin: Any,
+        bias_correction: str | None,
+    ) -> NullOptions:
+        """Check them; classes are bins of their own."""
+        n_bins = check_binning(n_bins, strategy, n_samples)
+        zero = check_flag(zero_bin, "zero_bin")
+        complete = PluginEstimator(n_samples, bias_correction)
+        if classes is not None and classes[1] > MAX_BINS:
+            raise ValueError(f"labels: wanted at most {MAX_BINS} classes, got {classes[1]}")
+        estimator = PluginEstimator(n_samples, None) if bias_correction == "permutation-mean" else complete
+        return cls(n_bins, strategy, zero, complete, estimator)
+
+    @property
+    def subtracts_mean(self) -> bool:
+        """Whether a round's values are those of :attr:`estimator`, less their permutation mean."""
+        return self.estimator is not self.complete
+
+    def expected(
+        self, margins_x: Index, margins_y: Index, first: Index, second: Index, n_jobs: int
+    ) -> Float64:
+        """Exact permutation mean of every pair, 0 where a column is constant."""
+
+        def means(bounds: tuple[int, int]) -> Float64:
+            some = slice(*bounds)
+            return self.estimator.expected(margins_x, margins_y, first[some], second[some])
+
+        pieces = row_blocks(len(first), _EXPECTED_TOGETHER)
+        return np.concatenate(list(mapped(means, pieces, min(n_jobs, len(pieces)))))
+
+    def centre(self, expected: Float64) -> tuple[Float64, Float64]:
+        """Location and scale of every pair, as :class:`BinnedNull` has them."""
+        chance = expected > 0.0
+        middle = expected if self.complete.bias_correction is None else 0.0
+        scale = np.sqrt(np.where(chance, expected, 1.0) / self.complete.n_samples)
+        return np.where(chance, middle, np.inf), scale
+
+
 class BinnedNull:
     """All pairs from one set of codes: codes are permuted, never made again.
 
@@ -62,26 +128,17 @@ class BinnedNull:
         matrices: list[Matrix],
         pairs: Pairs,
         classes: tuple[Int32, int] | None,
+        options: NullOptions,
         *,
-        n_bins: Any,
-        strategy: Any,
-        zero_bin: Any,
-        bias_correction: str | None,
         n_jobs: int,
         budget: int | None,
         held: int,
     ) -> None:
-        n = matrices[0].n_samples
-        n_bins = check_binning(n_bins, strategy, n)
-        zero = check_flag(zero_bin, "zero_bin")
+        n, n_bins, strategy, zero = matrices[0].n_samples, options.n_bins, options.strategy, options.zero
         self.n_samples = n
-        self.complete = PluginEstimator(n, bias_correction)
-        # The permutation mean is the same for every permutation, so it is worked out once.
-        self.subtracts_mean = bias_correction == "permutation-mean"
-        self.estimator = PluginEstimator(n, None) if self.subtracts_mean else self.complete
+        self.complete, self.estimator = options.complete, options.estimator
+        self.subtracts_mean = options.subtracts_mean
         n_classes = 0 if classes is None else classes[1]
-        if n_classes > MAX_BINS:
-            raise ValueError(f"labels: wanted at most {MAX_BINS} classes, got {n_classes}")
         width = sum(matrix.n_features for matrix in matrices)
         itemsize = code_dtype(max(n_bins, n_classes)).itemsize
         cells = n_bins * (n_classes or n_bins)
@@ -90,8 +147,8 @@ class BinnedNull:
         moved_column = column + itemsize * n
         # A thread holds a permutation (and its inverse), a tile of one pair, and values.
         worker = 24 * n + moved_column + column + table + _ASKED_BYTES * len(pairs)
-        margins = 40 * width * n_bins + 40 * n_classes + 8 * n * (classes is not None)
-        extra = held + PAIR_BYTES * len(pairs) + margins
+        of_margins = 40 * width * n_bins + 40 * n_classes + 8 * n * (classes is not None)
+        extra = held + PAIR_BYTES * len(pairs) + of_margins
         plan = plan_work(
             matrices,
             len(pairs),
@@ -132,32 +189,15 @@ class BinnedNull:
         self.tile = rows, columns
         self.places = np.lexsort((moving, still // columns, moving // rows))
         self.moving, self.still = moving[self.places], still[self.places]
-        self.expected = self._expected(first, second)
-        chance = self.expected > 0.0
-        if bias_correction is None:
-            self.location = np.where(chance, self.expected, np.inf)
-        else:
-            self.location = np.where(chance, 0.0, np.inf)
-        self.scale = np.sqrt(np.where(chance, self.expected, 1.0) / n)
+        margins = [self._margins(side) for side in range(len(self.codes))]
+        self.expected = options.expected(margins[0], margins[-1], first, second, self.n_jobs)
+        self.location, self.scale = options.centre(self.expected)
 
     def _margins(self, side: int) -> Index:
         codes = self.codes[side]
         counts = np.zeros((len(codes), self.bins[side].n_bins), dtype=np.int64)
         count_codes(codes, counts)
         return counts
-
-    def _expected(self, first: Index, second: Index) -> Float64:
-        """Exact permutation mean of every pair, 0 where a column is constant."""
-        margins_x = self._margins(0)
-        margins_y = margins_x if len(self.codes) == 1 else self._margins(1)
-        estimator = self.estimator
-
-        def means(bounds: tuple[int, int]) -> Float64:
-            some = slice(*bounds)
-            return estimator.expected(margins_x, margins_y, first[some], second[some])
-
-        pieces = row_blocks(len(first), _EXPECTED_TOGETHER)
-        return np.concatenate(list(mapped(means, pieces, min(self.n_jobs, len(pieces)))))
 
     def parts(self) -> Iterator[BinnedNull]:
         """All pairs at once: codes of all columns are held."""

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from .._dask_arrays import dask_inputs
-from .._device import resolve_device
+from .._device import backends_for, home_of, resolve_device
 from .._memory import parse_memory
 from .._random import as_generator
 from .._threads import resolve_n_jobs
-from .._validate import Float64, as_matrix, check_choice, check_int, check_same_samples
-from .binned_null import BinnedNull
+from .._validate import Float64, check_choice, check_int, check_same_samples
+from .binned import as_input
+from .binned_null import BinnedNull, NullOptions
 from .ksg_null import KSGNull
 from .mixed import label_codes
 from .pairing import Pairs
@@ -153,11 +154,13 @@ def mutual_info_test(
         For "ksg", as in :func:`mutual_info_ksg`. Labels have no use for algorithm and scale.
     n_jobs : int, optional
         Threads; all usable cores by default. The result is the same for any number.
-    device : None or "cpu"
+    device : None, "cpu", "cuda" or "cuda:1"
+        For "binned"; None is that of X or Y where one lives on a GPU, else the CPU. Permutations, and so
+        p-values, are the same on both.
     max_memory : int or str, optional
-        Bytes, or "2GB": the most this call allocates besides the result. The binned test holds all codes
-        (a byte a value up to 256 bins); the KSG test holds as many columns as fit, two at least, and goes
-        through the rounds again for every tile of pairs.
+        Bytes, or "2GB": the most this call allocates besides the result; on a GPU, of its memory. The binned
+        test holds all codes (a byte a value up to 256 bins); the KSG test holds as many columns as fit, two
+        at least, and goes through the rounds again for every tile of pairs.
 
     Returns
     -------
@@ -216,12 +219,16 @@ def mutual_info_test(
     n_permutations = check_int(n_permutations, "n_permutations", low=1)
     if stop_after is not None:
         stop_after = check_int(stop_after, "stop_after", low=1)
-    resolve_device(device)
-    matrices = [as_matrix(X, "X")]
+    if estimator == "binned":
+        backends = backends_for(device, X, Y)
+    else:
+        resolve_device(device)
+        backends = None
+    matrices = [as_input(X, "X", backends)]
     if labels is not None and not (Y is None and pairs is None):
         raise ValueError("labels: are tested against every column of X; leave out Y and pairs")
     if Y is not None:
-        matrices.append(as_matrix(Y, "Y"))
+        matrices.append(as_input(Y, "Y", backends))
         check_same_samples(*matrices)
     first, last = matrices[0], matrices[-1]
     classes = None if labels is None else label_codes(labels, first.n_samples)
@@ -238,18 +245,22 @@ def mutual_info_test(
     held = ROUND_BYTES * n_permutations
     null: Null
     if estimator == "binned":
-        null = BinnedNull(
-            matrices,
-            tested,
+        binned = NullOptions.of(
+            first.n_samples,
             classes,
             n_bins=n_bins,
             strategy=strategy,
             zero_bin=zero_bin,
             bias_correction=bias_correction,
-            n_jobs=threads,
-            budget=budget,
-            held=held,
         )
+        if backends is None:
+            null = BinnedNull(matrices, tested, classes, binned, n_jobs=threads, budget=budget, held=held)
+        else:
+            from .._gpu.binned_null import DeviceBinnedNull
+
+            null = DeviceBinnedNull(
+                matrices, tested, classes, binned, backend=backends[0], max_memory=budget, n_jobs=threads
+            )
     else:
         options = check_options(
             first.n_samples, n_neighbors=n_neighbors, algorithm=algorithm, scale=scale, atoms=atoms, seed=0
@@ -262,7 +273,7 @@ def mutual_info_test(
     values = tested.spread(outcome.values)
     if tested.symmetric and tested.chosen is None:
         np.fill_diagonal(values, null.diagonal())
-    bring = first.home.bring
+    bring = home_of(X).bring
     n_used = np.nan_to_num(tested.spread(outcome.n_used.astype(np.float64)))
     return MutualInfoTest(
         values=bring(values),

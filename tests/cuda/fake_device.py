@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any
 
 import torch
 
 from qixai_fast._gpu.backend import Backend
+
+# The simulator puts its own module into a kernel's globals while it runs: one at a time.
+_SIMULATOR = Lock()
 
 
 class FakeBackend(Backend):
@@ -51,7 +55,8 @@ class FakeBackend(Backend):
 
         # As they lie in memory: the simulator would copy plain arrays, and takes contiguous ones only.
         passed = [FakeCUDAArray(one.detach().numpy()) if torch.is_tensor(one) else one for one in arguments]
-        kernel[blocks, threads](*passed)
+        with _SIMULATOR:
+            kernel[blocks, threads](*passed)
 
     def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         self.log.append(("pinned", shape))
