@@ -19,6 +19,9 @@ try:
 except ImportError:
     torch = None
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
+if SIMULATED:
+    # The simulator's manager polls its threads: with Python's 5 ms a turn it takes most of the time.
+    sys.setswitchinterval(1e-4)
 
 if torch is None or not (SIMULATED or torch.cuda.is_available()):
     collect_ignore_glob = ["*.py"]
