@@ -77,6 +77,15 @@ def audit_once(store: Path, out: Path, plan: qf.AuditPlan, client: Any = None) -
     return {name: stage["seconds"] for name, stage in report.timings["stages"].items()}
 
 
+def by_kind(stages: dict[str, float]) -> dict[str, float]:
+    """Seconds of stages, summed over those of a kind."""
+    kinds = ("layer", "relation", "mutual_info", "ksg", "labels")
+    return {
+        kind: round(sum(seconds for name, seconds in stages.items() if name.startswith(kind)), 3)
+        for kind in kinds
+    }
+
+
 def same_bits(first: Path, second: Path) -> bool:
     """Whether two audits left the same numbers."""
     names = ["results.json", *(path.name for path in first.glob("*.npz"))]
@@ -108,7 +117,8 @@ def _touch(payload: bytes, item: int) -> int:
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Audits here and on workers."""
-    from tests.dask_cluster import dask_cluster
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+    from dask_cluster import dask_cluster
 
     plan = qf.AuditPlan(n_permutations=arguments.permutations)
     # Loads kernels and files; as few permutations as a test can have.
@@ -119,7 +129,11 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         make_store(folder / "store", arguments.samples, arguments.features)
         audit_once(folder / "store", folder / "warm", short)
         local = audit_once(folder / "store", folder / "local", plan)
-        found["local"] = {"n_jobs": len(os.sched_getaffinity(0)), "seconds": sum(local.values())}
+        found["local"] = {
+            "n_jobs": len(os.sched_getaffinity(0)),
+            "seconds": sum(local.values()),
+            "kinds": by_kind(local),
+        }
         for count in arguments.workers:
             with dask_cluster(folder / f"cluster{count}", count) as cluster, cluster.client(count) as client:
                 audit_once(folder / "store", folder / f"warm{count}", short, client)
@@ -131,6 +145,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             found["workers"][count] = {
                 "seconds": seconds,
                 "ratio": seconds / sum(local.values()),
+                "kinds": by_kind(stages),
                 "same_bits": same_bits(folder / "local", folder / f"out{count}"),
                 "tasks": tasks,
                 "empty_task": overhead,

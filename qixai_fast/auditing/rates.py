@@ -144,7 +144,7 @@ class Rates:
 
     def expected(self, bins_x: int, bins_y: int, n: int, even: bool) -> float:
         """The exact permutation mean of a pair of columns; ``even`` where bins hold equal shares but one."""
-        name = f"expected {bins_x} x {bins_y} of {n}{' even' if even else ''}"
+        name = f"permutation mean {bins_x} x {bins_y} of {n}{' even' if even else ''}"
         return self._rate(name, 1, lambda: _time_expected(bins_x, bins_y, n, even))[0]
 
     def ksg(self, n: int) -> tuple[float, float]:
