@@ -8,7 +8,6 @@ Ross's estimator) is worked out by threads meanwhile.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +17,7 @@ import torch
 
 from .._threads import ordered_map
 from .._validate import Float64
-from ..kernels import cells_cuda, digamma_cuda, ksg_cpu, ksg_cuda
+from ..kernels import digamma_cuda, ksg_cpu
 from ..kernels.axis_cpu import PAD
 from ..mutual_info.pairs import (
     Cell,
@@ -31,41 +30,30 @@ from ..mutual_info.pairs import (
     pair_value,
 )
 from ..mutual_info.pairwise import Options, Task, Variables
-from ..mutual_info.variables import Int32, Variable, View
+from ..mutual_info.variables import Int32, Variable
 from .backend import Backend
+from .ksg_points import (
+    POINT_BYTES,
+    SENT_BYTES,
+    VARIABLE_BYTES,
+    Places,
+    Points,
+    Sides,
+    Table,
+    cell_points,
+    most_strips,
+    strip_shift,
+    whole_points,
+)
 from .spread import spread
 
 # Points of all pairs in flight on a device: some milliseconds of work, for which launching takes little.
 _POINTS = 2**23
-_THREADS = 128
 # Counts that a thread of the last kernel adds up.
 _ADDED = 8
-# Bytes a point of a pair: strips, counts and partners; with a cell's values and places besides.
-_POINT_BYTES = 28 + 20
+# Bytes of a pair besides its points, and of what has no size.
 _PAIR_BYTES = 64
-# Bytes a sample of a variable: values, order and ranks of two views; and of one that is being sent.
-_VARIABLE_BYTES = 2 * 16
-_SENT_BYTES = 32
 _BASE_BYTES = 2**16
-
-Places = npt.NDArray[np.intp]
-
-
-def strip_shift(size: int) -> int:
-    """Points go into strips of two to this power: 1.2 to 2.5 square roots of all, as far as a block can sort.
-
-    ``kernels.cells_cuda.common_cell`` says the same.
-    """
-    shift: int = 3
-    while shift < ksg_cuda.MAX_SHIFT and (2 << 2 * shift) < 3 * size:
-        shift += 1
-    return shift
-
-
-def most_strips(size: int) -> int:
-    """Strips that as many points or fewer have at most."""
-    strips: int = max(math.isqrt(size) * 5 // 6 + 2, -(-size >> ksg_cuda.MAX_SHIFT), 4)
-    return strips
 
 
 def digamma_words(psi: Float64) -> npt.NDArray[np.int64]:
@@ -84,183 +72,6 @@ def digamma_sums(halves: npt.NDArray[np.int64]) -> Float64:
         low, -digamma_cuda.UNIT_BITS
     )
     return sums
-
-
-class _Sides:
-    """The variables of both sides of a tile, their views numbered one after the other.
-
-    Attributes
-    ----------
-    variables : list of Variable
-    views : list of View
-    """
-
-    def __init__(self, x: Variables, y: Variables) -> None:
-        self.variables: list[Variable] = []
-        self.views: list[View] = []
-        first_row: list[int] = []
-        number: dict[int, int] = {}
-        for variable in (*x.values(), *y.values()):
-            if id(variable) not in number:
-                number[id(variable)] = len(self.variables)
-                self.variables.append(variable)
-                first_row.append(len(self.views))
-                self.views.extend(variable.views)
-        self._first_row = np.array(first_row)
-        self._last_view = np.array([len(one.views) - 1 for one in self.variables])
-        ordinal = {key: i for i, key in enumerate(sorted({one.key for one in self.variables}))}
-        self._ordinal = np.array([ordinal[one.key] for one in self.variables])
-        self.has_atoms = np.array([one.n_codes > 1 for one in self.variables])
-        self.varies = np.array([view.axis is not None for view in self.views])
-        self.whole = np.array([view.rank is not None for view in self.views])
-        self._columns = [np.array(list(side)) for side in (x, y)]
-        self._numbers = [np.array([number[id(one)] for one in side.values()]) for side in (x, y)]
-
-    def of(self, chosen: npt.NDArray[np.int64]) -> tuple[Places, Places]:
-        """Which variables pairs of columns are."""
-        places = [
-            numbers[np.searchsorted(columns, chosen[:, side])]
-            for side, (columns, numbers) in enumerate(zip(self._columns, self._numbers, strict=True))
-        ]
-        return places[0], places[1]
-
-    def rows(self, x: Places, y: Places) -> tuple[Places, Places]:
-        """Which views pairs of variables take: as :func:`qixai_fast.mutual_info.variables.choose_views`."""
-        stream = (self._ordinal[x] > self._ordinal[y]).astype(np.intp)
-        return (
-            self._first_row[x] + np.minimum(stream, self._last_view[x]),
-            self._first_row[y] + np.minimum(1 - stream, self._last_view[y]),
-        )
-
-
-class _Table:
-    """Sorted values of views on a device, with the samples that they belong to, and ranks of the samples."""
-
-    def __init__(self, backend: Backend, views: Sequence[View], n: int) -> None:
-        device = backend.device
-        shape = (len(views), n)
-        self.values = torch.empty(shape, dtype=torch.float64, device=device)
-        self.orders = torch.empty(shape, dtype=torch.int32, device=device)
-        self.ranks = torch.full(shape, -1, dtype=torch.int32, device=device)
-        sizes = [len(view.order) if view.axis is not None else 0 for view in views]
-        self.filled = torch.tensor(sizes, dtype=torch.int32, device=device)
-        places = torch.arange(n, dtype=torch.int32, device=device)
-        for row, (view, size) in enumerate(zip(views, sizes, strict=True)):
-            if view.axis is None:
-                continue
-            self.values[row, :size].copy_(torch.from_numpy(view.axis.values[PAD : PAD + size]))
-            self.orders[row, :size].copy_(torch.from_numpy(view.order))
-            self.ranks[row].scatter_(0, self.orders[row, :size].long(), places[:size])
-
-
-@dataclass(frozen=True)
-class _Points:
-    """The points of some pairs, as kernels take them.
-
-    Attributes
-    ----------
-    x_values, y_values : (rows, n) float64 Tensor
-    x_rows, y_rows : (pairs,) int32 Tensor
-    partners : (pairs, n) int32 Tensor
-    sizes, shifts : (pairs,) int32 Tensor
-    """
-
-    x_values: torch.Tensor
-    x_rows: torch.Tensor
-    y_values: torch.Tensor
-    y_rows: torch.Tensor
-    partners: torch.Tensor
-    sizes: torch.Tensor
-    shifts: torch.Tensor
-
-    def counts(
-        self, backend: Backend, n_neighbors: int, algorithm: int, n_strips: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Marginal counts, (pairs, n) int32, strip after strip; nothing for pairs of k points or fewer."""
-        pairs, n = self.partners.shape
-        strips = torch.empty((2, pairs, n), dtype=torch.float64, device=backend.device)
-        found = torch.empty((2, pairs, n), dtype=torch.int32, device=backend.device)
-        sides = self.x_values, self.x_rows, self.y_values, self.y_rows
-        width = 1 << strip_shift(n)
-        backend.launch(
-            ksg_cuda.into_strips,
-            pairs * n_strips,
-            min(2 * _THREADS, max(32, width // 2)),
-            *sides,
-            self.partners,
-            self.sizes,
-            self.shifts,
-            n_strips,
-            n_neighbors + 1,
-            strips[0],
-            strips[1],
-        )
-        held = n_neighbors if n_neighbors <= ksg_cuda.MAX_HELD else 0
-        blocks = -(-n // _THREADS)
-        backend.launch(
-            ksg_cuda.make_marginal_counts(held, algorithm),
-            pairs * blocks,
-            _THREADS,
-            *sides,
-            self.sizes,
-            self.shifts,
-            blocks,
-            n_neighbors,
-            strips[0],
-            strips[1],
-            found[0],
-            found[1],
-        )
-        return found[0], found[1]
-
-
-def _whole_points(backend: Backend, table: _Table, x_rows: torch.Tensor, y_rows: torch.Tensor) -> _Points:
-    """Points of pairs without atoms: all samples."""
-    pairs, n = len(x_rows), table.values.shape[1]
-    partners = torch.empty((pairs, n), dtype=torch.int32, device=backend.device)
-    blocks = -(-n // _THREADS)
-    backend.launch(
-        ksg_cuda.partner_ranks,
-        pairs * blocks,
-        _THREADS,
-        table.orders,
-        table.ranks,
-        x_rows,
-        y_rows,
-        blocks,
-        partners,
-    )
-    sizes = torch.full_like(x_rows, n)
-    shifts = torch.full_like(x_rows, strip_shift(n))
-    return _Points(table.values, x_rows, table.values, y_rows, partners, sizes, shifts)
-
-
-def _cell_points(backend: Backend, table: _Table, x_rows: torch.Tensor, y_rows: torch.Tensor) -> _Points:
-    """Points of pairs with atoms: the samples that are continuous in both."""
-    pairs, n = len(x_rows), table.values.shape[1]
-    cells = torch.empty((2, pairs, n), dtype=torch.float64, device=backend.device)
-    scratch = torch.empty((2, pairs, n), dtype=torch.int32, device=backend.device)
-    sizes, shifts = torch.empty_like(x_rows), torch.empty_like(x_rows)
-    backend.launch(
-        cells_cuda.common_cell,
-        pairs,
-        min(_THREADS, cells_cuda.THREADS),
-        table.values,
-        table.orders,
-        table.ranks,
-        table.filled,
-        x_rows,
-        y_rows,
-        ksg_cuda.MAX_SHIFT,
-        cells[0],
-        cells[1],
-        scratch[0],
-        scratch[1],
-        sizes,
-        shifts,
-    )
-    own = torch.arange(pairs, dtype=torch.int32, device=backend.device)
-    return _Points(cells[0], own, cells[1], own, scratch[1], sizes, shifts)
 
 
 @dataclass(frozen=True)
@@ -306,12 +117,12 @@ class Engine:
     ) -> None:
         if n_samples >= 2**31:
             raise ValueError(f"X: wanted fewer than 2**31 samples on a GPU, got {n_samples}")
-        variable = _VARIABLE_BYTES * n_samples + 1024
-        pair = _POINT_BYTES * n_samples + _PAIR_BYTES + 16 * self._shares(n_samples)
+        variable = VARIABLE_BYTES * n_samples + 1024
+        pair = POINT_BYTES * n_samples + _PAIR_BYTES + 16 * self._shares(n_samples)
         spare = []
         for backend in backends:
             budget = backend.budget(max_memory)
-            required = (8 + _SENT_BYTES) * n_samples + 2 * variable + pair + _BASE_BYTES
+            required = (8 + SENT_BYTES) * n_samples + 2 * variable + pair + _BASE_BYTES
             backend.require(budget, required, work)
             spare.append(budget - required)
         self.task_pairs = 1 + int(min(_POINTS // n_samples, min(spare) // 2 // pair))
@@ -328,13 +139,13 @@ class Engine:
 
     def values(self, x: Variables, y: Variables, tasks: Iterator[Task]) -> Iterator[tuple[Task, Float64]]:
         """Each task with the estimates of its pairs."""
-        sides = _Sides(x, y)
-        tables: dict[int, _Table] = {}
+        sides = Sides(x, y)
+        tables: dict[int, Table] = {}
 
         def start(backend: Backend, task: Task) -> tuple[Task, list[_Batch]]:
             table = tables.get(id(backend))
             if table is None:
-                table = tables[id(backend)] = _Table(backend, sides.views, self._n)
+                table = tables[id(backend)] = Table(backend, sides.views, self._n)
             return task, self._start(backend, table, sides, task)
 
         waiting: tuple[Task, list[_Batch]] | None = None
@@ -346,14 +157,14 @@ class Engine:
         if waiting is not None:
             yield waiting[0], self._finish(sides, *waiting)
 
-    def _start(self, backend: Backend, table: _Table, sides: _Sides, task: Task) -> list[_Batch]:
+    def _start(self, backend: Backend, table: Table, sides: Sides, task: Task) -> list[_Batch]:
         rows = np.stack(sides.rows(*sides.of(task[0])))
         live = sides.varies[rows].all(axis=0)
         whole = sides.whole[rows].all(axis=0)
         batches = []
         for places, make, n_strips in (
-            (np.flatnonzero(live & whole), _whole_points, -(-self._n >> strip_shift(self._n))),
-            (np.flatnonzero(live & ~whole), _cell_points, most_strips(self._n)),
+            (np.flatnonzero(live & whole), whole_points, -(-self._n >> strip_shift(self._n))),
+            (np.flatnonzero(live & ~whole), cell_points, most_strips(self._n)),
         ):
             if len(places):
                 chosen = torch.from_numpy(rows[:, places].astype(np.int32)).to(backend.device)
@@ -362,7 +173,7 @@ class Engine:
                 batches.append(_Batch(places, points.sizes, halves))
         return batches
 
-    def _digammas(self, backend: Backend, points: _Points, n_strips: int) -> torch.Tensor:
+    def _digammas(self, backend: Backend, points: Points, n_strips: int) -> torch.Tensor:
         """Sums of digamma over the counts of each pair, in halves: (pairs, 2) int64."""
         k, algorithm = self._options.n_neighbors, self._options.algorithm
         n_x, n_y = points.counts(backend, k, algorithm, n_strips)
@@ -387,7 +198,7 @@ class Engine:
         )
         return totals.sum(dim=1)
 
-    def _finish(self, sides: _Sides, task: Task, batches: list[_Batch]) -> Float64:
+    def _finish(self, sides: Sides, task: Task, batches: list[_Batch]) -> Float64:
         x, y = sides.of(task[0])
         k, algorithm = self._options.n_neighbors, self._options.algorithm
         totals = np.zeros(len(x))
@@ -441,7 +252,7 @@ class Engine:
                     np.full(1, shift, np.int32),
                 )
             ]
-            n_x, n_y = _Points(*one).counts(backend, n_neighbors, algorithm, -(-n >> shift))
+            n_x, n_y = Points(*one).counts(backend, n_neighbors, algorithm, -(-n >> shift))
             counts = n_x[0].cpu().numpy(), n_y[0].cpu().numpy()
         order = np.empty(n, np.int32)
         ksg_cpu.strip_order(cell.x_position, 1 << shift, order)
