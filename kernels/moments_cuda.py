@@ -1,4 +1,4 @@
-"""Rows about a shift in float64, with the sums of their columns, and squared norms of rows: around cuBLAS.
+"""Rows about a shift in float64, with the sums of their columns: what cuBLAS multiplies.
 
 Products are float64 on a device: where data are of a size to need one (A100, H100, H200), its matrix units
 multiply float64 as fast as all others multiply float32, and no bound has to be watched. So the shift is
@@ -18,7 +18,6 @@ from ._cuda_jit import jit_cuda, jit_device
 
 # Rows that one thread adds up.
 CHUNK_ROWS = 64
-NORM_THREADS = 128
 
 
 @jit_device
@@ -68,29 +67,3 @@ def shift_rows(rows, scale, shift, out, sums):
             squares += x * x
         sums[cuda.blockIdx.y, 0, j] = total
         sums[cuda.blockIdx.y, 1, j] = squares
-
-
-@jit_cuda
-def square_rows(rows, norms):
-    """Write the sum of squares of every row; one block of 128 threads a row.
-
-    Parameters
-    ----------
-    rows : (m, d) float64
-    norms : (m,) float64
-    """
-    part = cuda.shared.array(NORM_THREADS, np.float64)
-    i, t = cuda.blockIdx.x, cuda.threadIdx.x
-    total = 0.0
-    for j in range(t, rows.shape[1], NORM_THREADS):
-        total += rows[i, j] * rows[i, j]
-    part[t] = total
-    cuda.syncthreads()
-    half = NORM_THREADS // 2
-    while half > 0:
-        if t < half:
-            part[t] += part[t + half]
-        cuda.syncthreads()
-        half //= 2
-    if t == 0:
-        norms[i] = part[0]

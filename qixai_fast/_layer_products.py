@@ -37,7 +37,11 @@ def layer_view(matrix: Matrix, n_jobs: int, *, each: bool = False) -> WithSquare
     extreme, or where ``each`` is set one for each such feature. The norms are what debiased CKA needs
     beside the products of the features.
     """
-    scale = column_scales(matrix, n_jobs) if each else layer_scale(matrix, n_jobs)
+    return layer_view_scaled(matrix, column_scales(matrix, n_jobs) if each else layer_scale(matrix, n_jobs))
+
+
+def layer_view_scaled(matrix: Matrix, scale: Float64 | float) -> WithSquaredNorm:
+    """The view of :func:`layer_view` at a scale that is known."""
     first = matrix.block(*_bounds(matrix.n_samples)[0])
     first *= scale
     return WithSquaredNorm(matrix.name, matrix.data, matrix.home, scale, leaf_shift(first))

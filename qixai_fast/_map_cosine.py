@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,9 @@ from ._threads import single_threaded_blas
 from ._validate import Float64, Matrix
 from ._views import columns_of, within_range
 from .statistics import leaf_bounds, leaf_shift, reduce_rows
+
+if TYPE_CHECKING:
+    from ._gpu.moments import DeviceMatrix
 
 Mask = npt.NDArray[np.bool_]
 
@@ -97,6 +101,10 @@ def _finalize(sums: CrossSums, shifts: list[Float64], *, center: bool) -> tuple[
 
 def _tile(parts: list[Matrix], *, center: bool, n_jobs: int) -> tuple[Float64, Mask, Mask]:
     """Cosines between the columns of two parts, or of one with themselves."""
+    if parts[0].on_device:
+        from ._gpu.layers import cross_sums
+
+        return _finalize(*cross_sums(cast("list[DeviceMatrix]", parts)), center=center)
     parts = [within_range(part, n_jobs) for part in parts]
     bounds = leaf_bounds(parts)[0]
     shifts = [leaf_shift(part.block(*bounds)) for part in parts]
@@ -111,6 +119,11 @@ def _memory(X: Matrix, Y: Matrix, columns: int, same: bool) -> tuple[int, int]:
     parts = [columns_of(X, 0, width_x)]
     if not (same and columns >= X.n_features):
         parts.append(columns_of(Y, 0, width_y))
+    if X.on_device:
+        from ._gpu.layers import cross_sums_bytes
+
+        finishing = 8 * (4 * 256 * width_y + 16 * (width_x + width_y)) + X.n_features + Y.n_features
+        return cross_sums_bytes(cast("list[DeviceMatrix]", parts)) + finishing, 0
     width = sum(part.n_features for part in parts)
     bounds = leaf_bounds(parts)
     partial = 8 * (width_x * width_y + 2 * width)
@@ -138,7 +151,8 @@ def cosine_of_maps(
     Parameters
     ----------
     X, Y : Matrix
-        With the same samples; the same object where ``X`` is compared with itself.
+        With the same samples, both on a device or neither; the same object where ``X`` is compared with
+        itself.
     consume : callable
         ``consume(first_x, first_y, tile)``, in order of ``first_y`` for each ``first_x``.
     center, symmetric, n_jobs, budget
@@ -150,6 +164,10 @@ def cosine_of_maps(
         Columns with no direction.
     """
     same = X is Y
+    if X.on_device:
+        # One thread starts what the device does.
+        backend = cast("DeviceMatrix", X).backend
+        n_jobs, budget = 1, backend.budget(budget)
     columns = max(X.n_features, Y.n_features)
     while columns > _MIN_TILE_COLUMNS and budget is not None and sum(_memory(X, Y, columns, same)) > budget:
         columns = math.ceil(columns / 2)

@@ -113,6 +113,15 @@ class Matrix:
     def dtype(self) -> np.dtype[Any]:
         return self.data.dtype
 
+    @property
+    def on_device(self) -> bool:
+        """Whether a GPU reads it."""
+        return False
+
+    def columns(self, start: int, stop: int) -> Matrix:
+        """Some of the columns, as a view."""
+        return Matrix(self.name, self.data[:, start:stop], self.home)
+
     def block(self, start: int, stop: int) -> Float64:
         """Rows ``start:stop`` as a new C-ordered float64 array, checked to be finite.
 

@@ -22,7 +22,7 @@ _RELEASE_BYTES = 4 * 2**20
 
 def columns_of(matrix: Matrix, start: int, stop: int) -> Matrix:
     """Some of a matrix's columns, as a view."""
-    return Matrix(matrix.name, matrix.data[:, start:stop], matrix.home)
+    return matrix.columns(start, stop)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def largest_magnitudes(matrix: Matrix, n_jobs: int) -> Float64:
     return largest
 
 
-def _safe_powers(largest: Float64) -> Float64:
+def safe_powers(largest: Float64) -> Float64:
     """Powers of two that bring magnitudes back to 1 where they are extreme; 1 elsewhere."""
     scales = np.ones_like(largest)
     extreme = (largest > 0) & ((largest < _SMALLEST_SAFE) | (largest > _LARGEST_SAFE))
@@ -111,7 +111,7 @@ def column_scales(matrix: Matrix, n_jobs: int) -> Float64 | float:
     """
     if matrix.dtype != np.float64:
         return 1.0
-    scales = _safe_powers(largest_magnitudes(matrix, n_jobs))
+    scales = safe_powers(largest_magnitudes(matrix, n_jobs))
     return 1.0 if (scales == 1).all() else scales
 
 
@@ -127,4 +127,4 @@ def layer_scale(matrix: Matrix, n_jobs: int) -> float:
     """One power of two that keeps a whole layer within range; 1 unless its values are extreme."""
     if matrix.dtype != np.float64:
         return 1.0
-    return float(_safe_powers(largest_magnitudes(matrix, n_jobs).max(keepdims=True))[0])
+    return float(safe_powers(largest_magnitudes(matrix, n_jobs).max(keepdims=True))[0])

@@ -5,19 +5,23 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from ._centred import Grams, grams_memory, layer_grams, prefers_grams
 from ._cka_permutations import count_at_least, permutations_memory
 from ._dask_arrays import dask_inputs
-from ._device import resolve_device
+from ._device import backends_for, resolve_device
 from ._layer_products import LayerProducts, layer_moments, moments_memory
 from ._memory import parse_memory, require_budget
+from ._open import opened
 from ._random import as_generator
 from ._threads import resolve_n_jobs, single_threaded_blas
-from ._validate import Float64, Matrix, as_matrix, check_choice, check_int, check_same_samples
+from ._validate import Float64, Matrix, check_choice, check_int, check_same_samples
+
+if TYPE_CHECKING:
+    from ._gpu.moments import DeviceMatrix
 
 # A squared norm below this fraction of what it was subtracted from is rounding noise.
 _NOISE = 1e-13
@@ -53,7 +57,8 @@ def linear_cka(
         pair the samples, and so may be slightly negative.
     n_jobs : int, optional
         Threads; None for all cores. The result has the same bits for any number.
-    device : {None, "cpu"}
+    device : None, "cpu", "cuda" or "cuda:1"
+        None: the GPU that ``X`` or ``Y`` lives on, else the CPU.
     max_memory : int or str, optional
         Budget for this call's own allocations.
 
@@ -105,7 +110,8 @@ def linear_cka(
     0.649
     """
     check_choice(debiased, "debiased", (False, True))
-    first, second = _check(X, Y, device, min_samples=4 if debiased else 2)
+    backends = backends_for(device, X, Y)
+    first, second = _check(X, Y, backends, min_samples=4 if debiased else 2)
     terms = _terms(first, second, resolve_n_jobs(n_jobs), parse_memory(max_memory))
     terms.warn_of_constants(first, second)
     return terms.debiased() if debiased else terms.biased()
@@ -150,9 +156,10 @@ def linear_cka_test(
 
     Parameters
     ----------
-    X, Y, debiased, n_jobs, device, max_memory
+    X, Y, debiased, n_jobs, max_memory
         As in :func:`linear_cka`, but from at least 4 samples. Both layers, centred, or their Gram
         matrices are held in memory as float64.
+    device : {None, "cpu"}
     n_permutations : int
         Random pairings of the samples of ``Y`` with those of ``X``. Each takes a product of
         ``n_samples * d_x * d_y``, or ``n_samples**2 / 2`` steps for wide layers, so that a test of
@@ -197,7 +204,8 @@ def linear_cka_test(
     (0.01, True)
     """
     check_choice(debiased, "debiased", (False, True))
-    first, second = _check(X, Y, device, min_samples=4)
+    resolve_device(device)
+    first, second = _check(X, Y, None, min_samples=4)
     m = check_int(n_permutations, "n_permutations", low=1)
     generator = as_generator(random_state)
     threads, budget = resolve_n_jobs(n_jobs), parse_memory(max_memory)
@@ -223,11 +231,10 @@ def linear_cka_test(
     return LinearCKATest(value, (1 + b) / (1 + m), null_mean, null_std, m)
 
 
-def _check(X: Any, Y: Any, device: Any, *, min_samples: int) -> tuple[Matrix, Matrix]:
-    """Check the arguments that both functions share."""
-    resolve_device(device)
-    first = as_matrix(X, "X", min_samples=min_samples)
-    second = as_matrix(Y, "Y", min_samples=min_samples)
+def _check(X: Any, Y: Any, backends: list[Any] | None, *, min_samples: int) -> tuple[Matrix, Matrix]:
+    """Check the arguments that both functions share; ``backends`` None for the CPU."""
+    first = opened(X, "X", backends, min_samples=min_samples)
+    second = opened(Y, "Y", backends, min_samples=min_samples)
     check_same_samples(first, second)
     return first, second
 
@@ -238,6 +245,11 @@ def _terms_memory(X: Matrix, Y: Matrix) -> tuple[int, int]:
 
 
 def _terms(X: Matrix, Y: Matrix, n_jobs: int, budget: int | None) -> CkaTerms:
+    if X.on_device:
+        from ._gpu.layers import layer_parts
+
+        parts = layer_parts(cast("DeviceMatrix", X), cast("DeviceMatrix", Y), budget)
+        return terms_of_grams(parts) if isinstance(parts, Grams) else terms_of_products(parts, 0, 1)
     if prefers_grams(X, Y):
         return terms_of_grams(layer_grams(X, Y, n_jobs=n_jobs, budget=budget))
     return terms_of_products(layer_moments(X, Y, n_jobs=n_jobs, budget=budget), 0, 1)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from ._dask_arrays import dask_inputs
 from ._device import backends_for, resolve_device, to_numpy
 from ._memory import parse_memory
+from ._open import opened
 from ._random import as_generator
 from ._threads import resolve_n_jobs, single_threaded_blas
 from ._validate import Array, Float64, Matrix, as_matrix, check_choice, check_int
@@ -20,6 +21,7 @@ from .decomposition import METHODS, Decomposition, Problem, decompose, result_dt
 from .rounding import relative_bound
 
 if TYPE_CHECKING:
+    from ._gpu.moments import DeviceMatrix
     from ._gpu.spectra import DevicePasses
 
 
@@ -268,14 +270,12 @@ def pca(
 
 def _opened(X: Any, device: Any, *, min_samples: int) -> tuple[Matrix, DevicePasses | None]:
     """A checked input, and what reads it where that is a GPU."""
-    backends = backends_for(device, X)
-    if backends is None:
-        return as_matrix(X, min_samples=min_samples), None
-    from ._gpu.moments import DeviceMatrix
+    matrix = opened(X, "X", backends_for(device, X), min_samples=min_samples)
+    if not matrix.on_device:
+        return matrix, None
     from ._gpu.spectra import DevicePasses
 
-    matrix = DeviceMatrix.of(X, "X", backends[0], min_samples=min_samples)
-    return matrix, DevicePasses(matrix)
+    return matrix, DevicePasses(cast("DeviceMatrix", matrix))
 
 
 def _decomposed(problem: Problem) -> Decomposition:

@@ -10,7 +10,7 @@ pytest.importorskip("numba_cuda")
 
 from compiled_kernels import ARCHITECTURES, compiled
 from numba import types
-from qixai_fast.kernels.moments_cuda import shift_rows, square_rows
+from qixai_fast.kernels.moments_cuda import shift_rows
 
 DOUBLES = types.float64[::1]
 
@@ -35,12 +35,3 @@ def test_rows_about_a_shift(dtype, layout, architecture):
         assert made.count(r"\.f32") == 0
     # Scale and shift are loaded once, not in the loop.
     assert all(order.count("L") == order.count("S") for order in orders)
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_squared_norms_of_rows(architecture):
-    strided = types.Array(types.float64, 2, "A"), types.Array(types.float64, 1, "A")
-    made = compiled(square_rows, strided, architecture)
-    assert (made.spilled, made.stack, made.shared) == (0, 0, made.shared)
-    assert made.shared <= 48 * 1024
-    assert any("fma.rn.f64" in body for body in made.innermost_loops())

@@ -20,7 +20,7 @@ from .._blas import mirror_upper
 from .._device import home_of
 from .._trees import combine_tree
 from .._validate import Float64, Matrix, check_finite
-from ..kernels.moments_cuda import CHUNK_ROWS, NORM_THREADS, shift_rows, square_rows
+from ..kernels.moments_cuda import CHUNK_ROWS, shift_rows
 from .backend import Backend
 from .rows import DeviceRows
 
@@ -30,6 +30,7 @@ Pair = tuple[int, int]
 _LEAF_VALUES = 2**24
 _MIN_LEAF_ROWS, _MAX_LEAF_ROWS = 256, 2**18
 PART_ROWS = 2048
+_LARGE = 2**24
 _MIN_STRIP = 256
 _STRIPS = 4
 _WARP, _THREADS = 32, 128
@@ -69,6 +70,14 @@ class DeviceMatrix(Matrix):
             return super().dtype
         of = {torch.float16: np.float16, torch.bfloat16: np.float32, torch.float32: np.float32}
         return np.dtype(of.get(self.rows.dtype, np.float64))
+
+    @property
+    def on_device(self) -> bool:
+        return True
+
+    def columns(self, start: int, stop: int) -> DeviceMatrix:
+        rows = DeviceRows(self.name, self.data[:, start:stop], self.backend)
+        return DeviceMatrix(self.name, rows.data, self.home, rows)
 
     def block(self, start: int, stop: int) -> Float64:
         """Rows ``start:stop`` in the host's memory, as of any matrix."""
@@ -161,8 +170,8 @@ class Shifted:
         out[m:] = 0.0
         total = shift_into(self._backend, block, self._scale, self._shift, out)
         if self._norm:
-            norms = out[:, d]
-            self._backend.launch(square_rows, m, NORM_THREADS, out[:m, :d], norms)
+            norms = torch.linalg.vector_norm(out[:, :d], dim=1).square_()
+            out[:, d] = norms
             more = torch.stack([norms.sum(), torch.dot(norms, norms)])
             total = torch.cat([total, more[:, None]], dim=1)
         return out, total
@@ -177,14 +186,14 @@ def shifted_bytes(matrix: DeviceMatrix, rows: int, *, norm: bool = False) -> int
     return matrix.rows.block_bytes(rows) + widened + 8 * (d + 1) * (padded(rows) + 2 * chunks + 12)
 
 
-def _parts(rows: int) -> tuple[int, int]:
-    """Parts of padded rows, and rows of each."""
-    return (1, rows) if rows <= PART_ROWS else (rows // PART_ROWS, PART_ROWS)
+def _parts(rows: int, values: int) -> tuple[int, int]:
+    """Parts of padded rows, and rows of each, for so many products; large matrices need no batch."""
+    return (1, rows) if rows <= PART_ROWS or values > _LARGE else (rows // PART_ROWS, PART_ROWS)
 
 
 def products_of(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """``first.T @ second`` of padded rows; of a matrix with itself, on and above the diagonal at least."""
-    shape = _parts(len(first))
+    shape = _parts(len(first), first.shape[1] * second.shape[1])
     left, right = (rows.unfold(0, shape[1], shape[1]).movedim(2, 1) for rows in (first, second))
     width = left.shape[2]
     products = torch.zeros((shape[0], width, right.shape[2]), dtype=torch.float64, device=first.device)
@@ -202,7 +211,7 @@ def products_of(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
 
 def products_bytes(rows: int, first: int, second: int) -> int:
     """Bytes of a device that :func:`products_of` takes, the result with it."""
-    return 8 * (_parts(padded(rows))[0] + 1) * first * second
+    return 8 * (_parts(padded(rows), first * second)[0] + 1) * first * second
 
 
 @dataclass

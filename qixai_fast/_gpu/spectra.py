@@ -205,7 +205,7 @@ def strips_bytes(matrix: DeviceMatrix) -> int:
     width = min(d, strip_width(n))
     itemsize = max(4, matrix.rows.dtype.itemsize)
     held = (-(-d // width)).bit_length() + 1
-    return n * width * (itemsize + 8) + 8 * n * PART_ROWS + products_bytes(width, n, n) + 8 * n * n * held
+    return n * width * (itemsize + 8) + 16 * n * PART_ROWS + products_bytes(width, n, n) + 8 * n * n * held
 
 
 @dataclass(frozen=True)
@@ -286,7 +286,6 @@ class DevicePasses:
     def rounding(self, trace: float) -> float:
         """Bound on the 2-norm error of products with this trace, as summed here."""
         n, d = self.matrix.n_samples, self.matrix.n_features
-        # Parts of a leaf are added one after the other, leaves in a tree.
-        leaf = min(n, device_leaf_rows(d))
-        length = max(min(n, PART_ROWS), leaf // PART_ROWS)
+        # Rows of one product: a part, or a leaf of many features, which has no more than twice as many.
+        length = min(n, 2 * PART_ROWS)
         return double_rounding(length, d, len(device_bounds(n, d)), trace)
