@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,7 +53,7 @@ _POINTS = 2**23
 # Counts that a thread of the last kernel adds up.
 _ADDED = 8
 # Bytes of a pair besides its points, and of what has no size.
-_PAIR_BYTES = 64
+_PAIR_BYTES = 160
 _BASE_BYTES = 2**16
 
 
@@ -76,11 +77,21 @@ def digamma_sums(halves: npt.NDArray[np.int64]) -> Float64:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Pairs under way on a device: the chosen places of a task, their points and sums of digamma."""
+    """Pairs under way on a device: their places in a task, and what will have come of them at a mark.
+
+    ``found`` is pinned memory: both halves of a pair's sum of digamma, and its points, (pairs, 3) int64.
+    """
 
     places: Places
-    sizes: torch.Tensor
-    halves: torch.Tensor
+    found: torch.Tensor
+    backend: Backend
+    mark: Any
+
+    def wait(self) -> tuple[npt.NDArray[np.int64], Float64]:
+        """Points and sums of digamma of each pair, once they are there."""
+        self.backend.block_until(self.mark)
+        found = self.found.numpy()
+        return found[:, 2], digamma_sums(found[:, :2])
 
 
 class Engine:
@@ -167,10 +178,15 @@ class Engine:
             (np.flatnonzero(live & ~whole), cell_points, most_strips(self._n)),
         ):
             if len(places):
-                chosen = torch.from_numpy(rows[:, places].astype(np.int32)).to(backend.device)
+                # Pinned memory both ways: other copies would wait for all that the device has yet to do.
+                sent = backend.pinned((2, len(places)), torch.int32)
+                sent.numpy()[:] = rows[:, places]
+                chosen = sent.to(backend.device, non_blocking=True)
                 points = make(backend, table, chosen[0], chosen[1])
-                halves = self._digammas(backend, points, n_strips)
-                batches.append(_Batch(places, points.sizes, halves))
+                sums = self._digammas(backend, points, n_strips)
+                found = backend.pinned((len(places), 3), torch.int64)
+                found.copy_(torch.cat([sums, points.sizes[:, None].long()], dim=1), non_blocking=True)
+                batches.append(_Batch(places, found, backend, backend.mark()))
         return batches
 
     def _digammas(self, backend: Backend, points: Points, n_strips: int) -> torch.Tensor:
@@ -209,8 +225,7 @@ class Engine:
 
         totals[with_atoms] = list(ordered_map(discrete, with_atoms.tolist(), self._n_jobs))
         for batch in batches:
-            sizes = batch.sizes.cpu().numpy().astype(np.int64)
-            sums = digamma_sums(batch.halves.cpu().numpy())
+            sizes, sums = batch.wait()
             large = sizes > k
             totals[batch.places[large]] += cell_total(sizes[large], sums[large], k, algorithm, self._psi)
             for place in batch.places[(sizes > 1) & ~large].tolist():
