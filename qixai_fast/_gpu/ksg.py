@@ -49,7 +49,7 @@ from .ksg_points import (
 from .spread import spread
 
 # Points of all pairs in flight on a device: some milliseconds of work, for which launching takes little.
-_POINTS = 2**23
+_POINTS = 2**24
 # Counts that a thread of the last kernel adds up.
 _ADDED = 8
 # Bytes of a pair besides its points, and of what has no size.
