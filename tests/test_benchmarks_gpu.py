@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu.__main__ import fitting_scale
+from benchmarks.gpu.__main__ import fitting_scale, measured
 from benchmarks.gpu.targets import NOT_YET, TARGETS, gpu_text
 from qixai_fast._device import cuda_problem
 
@@ -55,12 +55,48 @@ def test_what_is_measured_is_held_against_its_promise():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "share", "scale"),
-    [(0.01, 60, 1), (0.15, 60, 1), (0.2, 60, 0.5), (1, 60, 1 / 8), (99, 1, 1 / 64)],
+    ("times", "share", "scale"),
+    [
+        ({1 / 64: 0.01}, 60, 1),
+        ({1 / 64: 0.2}, 60, 1 / 2),
+        ({1 / 64: 99}, 1, 1 / 64),
+        ({1 / 64: 0.5, 1 / 8: 0.6}, 60, 1),  # nearly all of it is there at any size
+        ({1 / 64: 0.5, 1 / 8: 4.0}, 60, 1 / 4),
+        ({1 / 64: 1.0, 1 / 8: 0.9}, 60, 1),
+        ({1 / 64: 1.0, 1 / 8: 99}, 60, 1 / 8),
+    ],
 )
-def test_sizes_fit_the_time(seconds, share, scale):
-    assert fitting_scale(seconds, share) == scale
-    assert 6 * seconds * 64 * scale <= share or scale == 1 / 64
+def test_sizes_fit_the_time(times, share, scale):
+    assert fitting_scale(times, share) == scale
+
+
+class NoCard:
+    def clear(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("fixed", "growing", "sizes"),
+    [
+        (0.5, 0.1, [1 / 64, 1 / 8, 1]),
+        (0, 1.0, [1 / 64, 1 / 8, 1]),
+        (0, 40, [1 / 64, 1 / 8, 1 / 4]),
+        (99, 0, [1 / 64]),
+    ],
+)
+def test_a_work_is_tried_small_first(fixed, growing, sizes):
+    tried = []
+
+    def work(card, row, scale, full):
+        tried.append(scale)
+        yield "line", {"seconds": fixed + growing * scale}
+
+    rows = measured(NoCard(), "work", {"work": (work, {})}, 60, quick=False)
+    assert tried == sizes
+    assert rows["line"]["seconds"] == fixed + growing * sizes[-1]
+    tried.clear()
+    measured(NoCard(), "work", {"work": (work, {})}, 60, quick=True)
+    assert tried == [1 / 64]
 
 
 def test_without_a_gpu_it_says_so_and_writes_nothing(tmp_path):

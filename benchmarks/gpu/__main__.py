@@ -1,8 +1,8 @@
 """Rooflines of the CUDA paths on the card at hand: ``python -m benchmarks.gpu --json FILE``.
 
-The card's own rates come first; then each work runs at a sixty-fourth of its size and, by what that took, at
-its full size or at as much of it as its share of ``--seconds`` lets it. What was measured is written after
-each work, so that a run that is stopped leaves what it has.
+The card's own rates come first; then each work runs at a sixty-fourth and an eighth of its size and, by what
+those took, at its full size or at as much of it as its share of ``--seconds`` lets it. What was measured is
+written after each work, so that a run that is stopped leaves what it has.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from benchmarks.environment import environment
 from benchmarks.gpu.targets import TARGETS
 from benchmarks.tables import write_json
 
-_PROBE = 1 / 64
+_PROBE, _SECOND_PROBE = 1 / 64, 1 / 8
 # Setup, warming up and what is measured beside a work, as a multiple of one timed call.
 _CALLS = 6
 
@@ -40,20 +40,23 @@ def stamp_and_environment():
     return f"{datetime.now(timezone.utc):%Y-%m-%d} {commit} {machine:08x}", made_by
 
 
-def fitting_scale(seconds, share):
-    """The largest share of the full size, 1 or a power of two below, that fits so many seconds.
+def fitting_scale(times, share):
+    """The largest share of the full size, 1 or a half of one again and again, that fits so many seconds.
 
     Parameters
     ----------
-    seconds : float
-        Of one call at a sixty-fourth.
+    times : dict
+        Seconds of one call by the shares that were tried, from small to large. The last two give what grows
+        with the size; of a single one all of it is taken to grow.
     share : float
         Seconds that may be spent.
     """
+    (before, at_first), (last, seconds) = ([(0.0, 0.0), *times.items()])[-2:]
+    slope = max(0.0, (seconds - at_first) / (last - before))
     scale = 1.0
-    while scale > _PROBE and _CALLS * seconds * scale / _PROBE > share:
+    while scale > last and _CALLS * (seconds + slope * (scale - last)) > share:
         scale /= 2
-    return scale
+    return max(scale, last)
 
 
 def measured(card, name, works, share, quick):
@@ -61,12 +64,15 @@ def measured(card, name, works, share, quick):
     from benchmarks.gpu.card import row
 
     work, full = works[name]
-    rows = dict(work(card, row, _PROBE, full))
-    card.clear()
-    scale = fitting_scale(max(one["seconds"] for one in rows.values()), share)
-    if not quick and scale > _PROBE:
+    times, scale = {}, _PROBE
+    while scale not in times:
         rows = dict(work(card, row, scale, full))
         card.clear()
+        times[scale] = max(one["seconds"] for one in rows.values())
+        if quick or len(times) == 3:
+            break
+        fits = fitting_scale(times, share)
+        scale = min(fits, _SECOND_PROBE) if len(times) == 1 else fits
     return rows
 
 

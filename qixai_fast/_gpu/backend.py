@@ -9,6 +9,7 @@ from functools import cache
 from threading import Lock
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 
@@ -22,11 +23,31 @@ _configuring = Lock()
 
 @cache
 def _numba_stream(index: int, handle: int) -> Any:
-    """A stream of torch's as numba knows it: always the same object, by which numba knows a grid again."""
+    """A stream of torch's as numba knows it: always the same object, by which numba knows a grid again.
+
+    To be called in the device's context.
+    """
+    del index  # handles are one device's own
     import numba.cuda
 
-    with numba.cuda.gpus[index]:
-        return numba.cuda.external_stream(handle)
+    return numba.cuda.external_stream(handle)
+
+
+@cache
+def _type_text(dtype: torch.dtype) -> str:
+    return np.dtype(str(dtype).removeprefix("torch.")).str
+
+
+def _described(tensor: torch.Tensor) -> dict[str, Any]:
+    """A tensor in the terms of the CUDA array interface; torch's own knows fewer types in older versions."""
+    strides = None if tensor.is_contiguous() else tuple(step * tensor.itemsize for step in tensor.stride())
+    return {
+        "shape": tuple(tensor.shape),
+        "strides": strides,
+        "typestr": _type_text(tensor.dtype),
+        "data": (tensor.data_ptr(), False),
+        "version": 3,
+    }
 
 
 def _configured(kernel: Any, blocks: int | tuple[int, ...], threads: int, stream: Any) -> Any:
@@ -90,9 +111,8 @@ class Backend:
         index = self.device.index
         with cuda.gpus[index]:
             stream = _numba_stream(index, torch.cuda.current_stream(self.device).cuda_stream)
-            # Both sides use that stream: there is nothing to wait for.
             passed = [
-                cuda.as_cuda_array(one.detach(), sync=False) if torch.is_tensor(one) else one
+                cuda.from_cuda_array_interface(_described(one), owner=one) if torch.is_tensor(one) else one
                 for one in arguments
             ]
             _configured(kernel, blocks, threads, stream)(*passed)
