@@ -1,6 +1,6 @@
 """``python -m qixai_fast``: the same as the ``qixai-fast`` command."""
 
-from .cli import main
+from ._start import main
 
 if __name__ == "__main__":
     main()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,6 +14,7 @@ from typing import Annotated
 import typer
 
 from . import __version__
+from ._start import INTERRUPTED, let_interrupt
 from .errors import MemoryBudgetError, StoreError
 
 app = typer.Typer(
@@ -27,7 +27,6 @@ app = typer.Typer(
 )
 
 DATA_IS_BAD = 1
-INTERRUPTED = 130
 
 
 class Dtype(str, Enum):
@@ -82,23 +81,25 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
 ) -> None:
     """Show versions, cores, BLAS, threading layer, and CUDA or why not."""
-    from ._environment import environment
+    with one_clear_line():
+        from ._environment import environment
 
-    facts = environment()
-    if as_json:
-        typer.echo(json.dumps(facts, indent=2))
-        return
-    width = max(map(len, facts))
-    for name, value in facts.items():
-        typer.echo(f"{name:<{width}}  {value}")
+        facts = environment()
+        if as_json:
+            typer.echo(json.dumps(facts, indent=2))
+            return
+        width = max(map(len, facts))
+        for name, value in facts.items():
+            typer.echo(f"{name:<{width}}  {value}")
 
 
 @app.command(epilog="Example: qixai-fast warmup")
 def warmup() -> None:
     """Compile every kernel into numba's cache, so that first calls are fast."""
-    from ._warmup import warm_up
-
     with one_clear_line():
+        from ._warmup import warm_up
+
+        let_interrupt()
         for name, seconds in warm_up():
             typer.echo(f"{name:<32} {seconds:6.2f} s")
 
@@ -113,6 +114,7 @@ def demo(
     with one_clear_line("Run the same command again to go on."):
         from .demo import run_demo
 
+        let_interrupt()
         result = run_demo(out, seed=seed, progress=not quiet)
         for line in result.reading:
             typer.echo(line)
@@ -158,6 +160,7 @@ def capture(
         from . import capture as run_capture
         from ._loading import load_object
 
+        let_interrupt()
         captured = run_capture(
             load_object(model, "--model"),
             load_object(inputs, "--inputs"),
@@ -177,7 +180,7 @@ def capture(
 
 @app.command(epilog="Example: qixai-fast audit qixai-demo/store --out report")
 def audit(
-    store: Annotated[Path, typer.Argument(help="Folder of the store.")],
+    store: Annotated[str, typer.Argument(help="Folder of the store, or a URL such as s3://bucket/store.")],
     out: Annotated[
         Path | None, typer.Option(help="Folder for report.html, results.json, arrays and figures.")
     ] = None,
@@ -229,6 +232,7 @@ def audit(
         from .auditing.dask import connected
         from .auditing.plan_file import read_plan
 
+        let_interrupt()
         given = {
             "layers": layers,
             "n_permutations": n_permutations,
@@ -262,13 +266,14 @@ def audit(
 
 @app.command(epilog="Example: qixai-fast verify qixai-demo/store")
 def verify(
-    store: Annotated[Path, typer.Argument(help="Folder of the store.")],
+    store: Annotated[str, typer.Argument(help="Folder of the store, or a URL such as s3://bucket/store.")],
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Read all data of a store and compare it with its checksums."""
     with one_clear_line():
         from . import open_store
 
+        let_interrupt()
         opened = open_store(store)
         problems = opened.verify(progress=not quiet)
         for problem in problems:
@@ -291,13 +296,6 @@ def compare(
         from .auditing.reading import read_report
         from .auditing.report.comparison_text import comparison_text
 
+        let_interrupt()
         found = compare_reports(*read_report(before), *read_report(after), n_top=top)
         typer.echo(json.dumps(found, indent=1) if as_json else comparison_text(found))
-
-
-def main() -> None:
-    """Entry point of the ``qixai-fast`` command."""
-    try:
-        app()
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)

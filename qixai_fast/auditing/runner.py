@@ -41,8 +41,12 @@ _NO_NUMBERS = (
     "_forks.py",
     "auditing/dask.py",
     "cli.py",
+    "_start.py",
     "demo.py",
     "store/locking.py",
+    "store/remote.py",
+    "_cache.py",
+    "_file_maps.py",
 )
 
 
