@@ -25,6 +25,7 @@ from . import _origins
 from ._threads import ordered_map, single_threaded_blas
 from ._trees import combine_tree
 from .errors import ClusterError
+from .store.remote import source_of
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -216,6 +217,8 @@ class Cluster:
         return True
 
     def _sees(self, path: str) -> bool:
+        if source_of(path) is not None:  # workers make copies of their own
+            return True
         size = os.path.getsize(path)
         if self._seen.get(path) != size:
             found = self.everywhere(_origins.size_of, path)

@@ -1,7 +1,8 @@
 """Where an array came from, so that another process makes it again instead of being sent it.
 
-A view of a mapped file is sent as the file's name, place, shape and strides; the result of :func:`derived` as
-the call that made it. What is made again is kept, by the digest of what was sent, until :func:`forget`.
+A view of a mapped file is sent as the file's name, place, shape and strides, or as the URL that the file is a
+copy of; the result of :func:`derived` as the call that made it. What is made again is kept, by the digest of
+what was sent, until :func:`forget`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ import xxhash
 from ._file_maps import FileMap
 from ._validate import Array
 from .errors import StoreError
+from .store.remote import copy_of, source_of
+from .store.remote import forget as forget_stores
 
 # What is made again is kept up to these bytes; mapped files do not count.
 _KEPT_BYTES = 2**30
@@ -73,7 +76,11 @@ def _origin_of(array: Array) -> tuple[Any, ...] | None:
     noted = _origins.get(id(array))
     if noted is not None and noted[0]() is array:
         return "call", dump((noted[1], noted[2]))
-    return _place_in_file(array)
+    place = _place_in_file(array)
+    source = None if place is None else source_of(place[1])
+    if place is None or source is None:
+        return place
+    return "remote", pickle.dumps(source), *place[2:]
 
 
 def _place_in_file(array: Array) -> tuple[Any, ...] | None:
@@ -92,7 +99,8 @@ def _place_in_file(array: Array) -> tuple[Any, ...] | None:
     before = base.offset - base.offset % mmap.ALLOCATIONGRANULARITY
     origin = np.frombuffer(cast(mmap.mmap, base.base), dtype=np.uint8).ctypes.data
     offset = before + array.ctypes.data - origin
-    return "file", os.fspath(cast(str, base.filename)), offset, array.dtype.str, array.shape, array.strides
+    path = os.fspath(cast(str, base.filename))
+    return "file", path, offset, array.dtype.str, array.shape, array.strides
 
 
 def files_of(array: Array) -> list[str]:
@@ -154,8 +162,10 @@ def dump(value: Any) -> bytes:
 
 class _Unpickler(pickle.Unpickler):
     def persistent_load(self, origin: Any) -> Any:
-        kind, *what = origin
-        return open_place(*what) if kind == "file" else _made(*what)
+        kind, what, *place = origin
+        if kind == "call":
+            return _made(what)
+        return open_place(copy_of(*pickle.loads(what)) if kind == "remote" else what, *place)
 
 
 def read(data: bytes) -> Any:
@@ -197,3 +207,4 @@ def forget() -> None:
         _kept.clear()
         _loaded.clear()
         _maps.clear()
+    forget_stores()

@@ -93,14 +93,14 @@ def on_workers(client: Any, store: ActivationStore) -> Iterator[Cluster]:
 def _check_workers(cluster: Cluster, store: ActivationStore) -> None:
     """Raise where a worker does not see the store; warn of those whose last bits may differ."""
     here = facts()
-    for worker, found in cluster.everywhere(look_at, str(store.path), store.checksum).items():
+    for worker, found in cluster.everywhere(look_at, store.location, store.checksum).items():
         if isinstance(found, Exception):
             raise ClusterError(f"the worker at {worker} cannot take part: {type(found).__name__}: {found}")
         problem, there = found
         if problem:
             raise StoreError(
-                f"{store.path}: the worker at {worker} {problem}; every worker has to see the store under "
-                "the same path, on a file system that all share"
+                f"{store.location}: the worker at {worker} {problem}; every worker has to see the store "
+                "under the same path, on a file system that all share, or under its URL"
             )
         other = [name for name, value in here.items() if there.get(name) != value]
         if other:
@@ -121,9 +121,10 @@ def look_at(path: str, checksum: str) -> tuple[str, dict[str, str]]:
     """On a worker: what is wrong with the store as it is seen there, and the worker's :func:`facts`."""
     try:
         store = open_store(path)
-        for name in store:
-            store[name]
-    except (OSError, StoreError) as error:
+        if path == str(store.path):
+            for name in store:
+                store[name]
+    except (OSError, StoreError, ImportError) as error:
         return f"cannot read it ({error})", facts()
     if store.checksum != checksum:
         return "sees other samples there", facts()

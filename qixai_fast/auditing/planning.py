@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from ..store import ActivationStore, open_store
@@ -61,6 +62,8 @@ def chosen_plan(plan: AuditPlan | str | os.PathLike[str] | None) -> AuditPlan:
 
 def output_files(folder: Path, store: ActivationStore) -> AuditFiles:
     """The directory of an audit, checked, and not in the store itself."""
+    if re.match(r"[a-z0-9+]{2,}:/", str(folder)):
+        raise ValueError(f"out: wanted a local folder, got the URL {str(folder)!r}")
     if folder.resolve().is_relative_to(store.path.resolve()):
         raise ValueError(f"out: {folder} is in the store itself; choose another directory")
     return AuditFiles(folder)

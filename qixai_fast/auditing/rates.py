@@ -18,6 +18,7 @@ import numpy as np
 import xxhash
 
 from .. import __version__
+from .._cache import cache_folder
 from .._cka_permutations import _gathers as permutes_grams
 from .._threads import single_threaded_blas
 from .._validate import Float64, as_matrix
@@ -32,17 +33,8 @@ from .files import digest, write_atomic
 from .layer_state import entropy_and_purity
 from .memory import give_back
 
-_VARIABLE = "QIXAI_FAST_CACHE"
 # Of a file that is read to see how fast it can be.
 _PIECES, _PIECE_BYTES = 8, 2**20
-
-
-def cache_folder() -> Path:
-    """The user's cache: ``QIXAI_FAST_CACHE``, or a folder of ours where the system keeps such files."""
-    if os.environ.get(_VARIABLE):
-        return Path(os.environ[_VARIABLE])
-    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
-    return (Path(base) if base else Path.home() / ".cache") / "qixai_fast"
 
 
 @cache

@@ -74,8 +74,8 @@ def audit(
     Parameters
     ----------
     store : ActivationStore or path
-        What :func:`qixai_fast.capture` wrote. Layers captured without a reduction are left out, with a
-        warning.
+        What :func:`qixai_fast.capture` wrote, or the URL of a copy of it (see :func:`open_store`). Layers
+        captured without a reduction are left out, with a warning.
     out : path, optional
         Directory for ``report.html``, ``results.json``, ``plan.toml``, ``*.npz``, ``figures/*.png`` and
         ``timings.json``. An earlier audit there is replaced when this one is done; other files are left
@@ -93,7 +93,7 @@ def audit(
         same numbers.
     client : distributed.Client, optional
         Dask cluster whose workers do the work (needs the extra ``dask``); each has to see the store under the
-        same path, and reads it there. The report has the same bits as one made without, whatever the
+        same path or URL, and reads it there. The report has the same bits as one made without, whatever the
         number of workers, where they have processors of one type. ``plan.max_memory`` and ``n_jobs`` are
         about this process. Attributions are computed here, and so is what has to do with ``out`` where
         workers do not see it.
@@ -177,7 +177,7 @@ def audit(
             return {
                 "started": started,
                 "seconds": time.perf_counter() - began,
-                "store": str(opened.path),
+                "store": opened.location,
                 "out": None if files is None else str(files.out),
                 "verify": {"seconds": verified, "planned": planned["verify"]},
                 "stages": {

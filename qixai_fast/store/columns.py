@@ -123,7 +123,7 @@ def _make(
     """Write the copy under a temporary name, locked, and give it its name when it is whole."""
     folder.mkdir(exist_ok=True)
     temporary = folder / f"{prefix}tmp"
-    with _locked(temporary, wait=True) as file:
+    with open_locked(temporary, wait=True) as file:
         path = _find(folder, prefix)
         if path is not None:  # made by another process while this one waited
             temporary.unlink()
@@ -140,7 +140,7 @@ def _make(
     return path
 
 
-def _locked(path: Path, *, wait: bool) -> io.FileIO:
+def open_locked(path: Path, *, wait: bool) -> io.FileIO:
     """Open and lock a temporary file that is still the one of that name once the lock is there."""
     while True:
         file = open_inside(path.parent, path.name, os.O_RDWR | os.O_CREAT)
@@ -155,15 +155,19 @@ def _locked(path: Path, *, wait: bool) -> io.FileIO:
         file.close()
 
 
+def is_copy_of(file: str, name: str) -> bool:
+    """Whether a name is that of a copy of a layer's file, finished or not."""
+    stem = re.escape(file.removesuffix(".npy"))
+    return re.fullmatch(stem + r"\.[0-9a-f]{16}\.([0-9a-f]{16}\.npy|tmp)", name) is not None
+
+
 def _remove_others(folder: Path, array: GrowingArray, kept: Path) -> None:
     """Delete copies of rows that have since grown, and what killed makers of them left."""
-    stem = re.escape(array.file.removesuffix(".npy"))
-    copies = re.compile(stem + r"\.[0-9a-f]{16}\.([0-9a-f]{16}\.npy|tmp)")
     for old in folder.iterdir():
-        if old == kept or not copies.fullmatch(old.name):
+        if old == kept or not is_copy_of(array.file, old.name):
             continue
         if old.suffix == ".tmp":
-            with suppress(OSError), _locked(old, wait=False):
+            with suppress(OSError), open_locked(old, wait=False):
                 old.unlink()
         else:
             old.unlink(missing_ok=True)

@@ -84,6 +84,8 @@ def create_store(
     ([1.0, 3.0, 5.0], [0, 1, 0])
     >>> folder.cleanup()
     """
+    if isinstance(path, str) and "://" in path:
+        raise ValueError(f"path: wanted a local folder, got {path!r}; copy the finished store there")
     wanted = _plan(layers, metadata, fingerprint, labels, sample_ids, chunk_bytes)
     directory = Path(path).absolute()
     if directory.exists() and not directory.is_dir():

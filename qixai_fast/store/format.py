@@ -252,13 +252,26 @@ def read_manifest(directory: Path) -> Manifest:
     if not directory.is_dir():
         raise StoreError(f"{directory}: there is no such directory; capture activations into it first")
     try:
-        content = json.loads(path.read_bytes())
+        raw = path.read_bytes()
     except FileNotFoundError:
         raise StoreError(
             f"{directory}: is not an activation store (it has no {MANIFEST}); check the path"
         ) from None
     except OSError as error:
         raise StoreError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+    return parse_manifest(raw, path)
+
+
+def parse_manifest(raw: bytes, path: Path | str) -> Manifest:
+    """The content of a ``manifest.json``, checked; ``path`` is for messages.
+
+    Raises
+    ------
+    StoreError
+        Where it is damaged, foreign or from a newer version.
+    """
+    try:
+        content = json.loads(raw)
     except (ValueError, RecursionError):
         raise StoreError(f"{path}: is damaged (not JSON); {FROM_A_COPY}") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -283,7 +296,7 @@ def _is_count(value: Any, low: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= low
 
 
-def _parse(content: dict[str, Any], path: Path) -> Manifest:
+def _parse(content: dict[str, Any], path: Path | str) -> Manifest:
     layers: dict[str, LayerSpec] = {}
     files: dict[str, str] = {}
     for entry in content["layers"]:

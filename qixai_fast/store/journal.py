@@ -115,6 +115,14 @@ def read_journal(directory: Path, manifest: Manifest, *, before_damage: bool = F
         raise StoreError(f"{path}: is missing; {FROM_A_COPY}") from None
     except OSError as error:
         raise StoreError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+    return parse_journal(raw, directory, manifest, before_damage=before_damage)
+
+
+def parse_journal(
+    raw: bytes, directory: Path | str, manifest: Manifest, *, before_damage: bool = False
+) -> Journal:
+    """The content of a journal; ``directory`` is for messages, else as :func:`read_journal`."""
+    path = f"{directory}/{JOURNAL}"
     lines = raw.split(b"\n")[:-1]
     head = _parse_line(lines[0]) if lines else None
     if head is None:
@@ -171,8 +179,10 @@ def _next_chunk(value: dict[str, Any], chunks: list[Chunk], manifest: Manifest, 
     return chunk if follows else None
 
 
-def cut_back_hint(directory: Path, n_samples: int) -> str:
+def cut_back_hint(directory: Path | str, n_samples: int) -> str:
     """The mend for damage that begins at some sample."""
+    if isinstance(directory, str):  # a URL, under which nothing is ever written
+        return FROM_A_COPY
     return (
         f"restore it from a copy, or keep the first {n_samples} samples with "
         f"qixai_fast.store.cut_back({str(directory)!r}, {n_samples}) and capture the others with resume=True"

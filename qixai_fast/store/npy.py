@@ -78,7 +78,7 @@ def npy_header(dtype: np.dtype[Any], shape: tuple[int, ...], *, fortran_order: b
     return MAGIC + body.to_bytes(2, "little") + text(shape[0]).ljust(body - 1).encode("latin1") + b"\n"
 
 
-def read_npy_header(raw: bytes, path: Path) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def read_npy_header(raw: bytes, path: Path | str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Parse the first bytes of a ``.npy`` file into (shape, fortran_order, dtype); never unpickles.
 
     Raises
@@ -99,7 +99,7 @@ def read_npy_header(raw: bytes, path: Path) -> tuple[tuple[int, ...], bool, np.d
     return shape, fortran_order, dtype
 
 
-def check_header(array: GrowingArray, raw: bytes, path: Path) -> int:
+def check_header(array: GrowingArray, raw: bytes, path: Path | str) -> int:
     """Check that a header is the one the store writes, and return the rows that it claims."""
     shape, fortran_order, dtype = read_npy_header(raw, path)
     wanted = (array.dtype, array.row_shape, False)

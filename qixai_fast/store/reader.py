@@ -34,7 +34,9 @@ def open_store(path: str | os.PathLike[str]) -> ActivationStore:
     Parameters
     ----------
     path : str or PathLike
-        Directory of the store.
+        Directory of the store, or a URL that fsspec opens (``s3://``, ``gs://``, ``http://``): of these, each
+        layer is copied into the user's cache when it is first used (``QIXAI_FAST_CACHE`` says where), and
+        nothing is written to the URL.
 
     Returns
     -------
@@ -45,6 +47,8 @@ def open_store(path: str | os.PathLike[str]) -> ActivationStore:
     StoreError
         For a directory that is no store, a store of a newer version, and missing, truncated,
         corrupted or foreign files.
+    ImportError
+        For a URL without fsspec, or without the package for its protocol.
 
     Examples
     --------
@@ -59,6 +63,10 @@ def open_store(path: str | os.PathLike[str]) -> ActivationStore:
     (['conv1'], (10, 4), dtype('float32'))
     >>> folder.cleanup()
     """
+    if isinstance(path, str) and "://" in path:
+        from .remote import open_remote
+
+        return open_remote(path)
     directory = Path(path).absolute()
     manifest = read_manifest(directory)
     journal = read_journal(directory, manifest)
@@ -74,12 +82,15 @@ class ActivationStore(Mapping[str, Map]):
     Attributes
     ----------
     path : Path
+    location : str
+        The same, or the URL of which ``path`` holds copies.
     n_samples : int
         Complete samples when the store was opened.
     """
 
     def __init__(self, path: Path, manifest: Manifest, journal: Journal) -> None:
         self.path = path
+        self.location = str(path)
         self.n_samples = journal.n_samples
         self._manifest = manifest
         self._journal = journal
@@ -106,7 +117,7 @@ class ActivationStore(Mapping[str, Map]):
         return name in self._manifest.layers
 
     def __repr__(self) -> str:
-        return f"<ActivationStore {str(self.path)!r}: {self.n_samples} samples of {', '.join(self)}>"
+        return f"<ActivationStore {self.location!r}: {self.n_samples} samples of {', '.join(self)}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled without its maps: another process opens the files again, and sees the same samples."""
@@ -116,7 +127,7 @@ class ActivationStore(Mapping[str, Map]):
         if name in self._manifest.layers:
             return name
         near = difflib.get_close_matches(str(name), list(self), n=3, cutoff=0.4) or list(self)[:10]
-        raise KeyError(f"no layer {name!r} in {self.path}; nearest: {', '.join(near)}")
+        raise KeyError(f"no layer {name!r} in {self.location}; nearest: {', '.join(near)}")
 
     @property
     def info(self) -> Mapping[str, LayerInfo]:
