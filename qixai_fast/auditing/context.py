@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -213,9 +214,35 @@ def number(value: Any) -> float | None:
     return result if math.isfinite(result) else None
 
 
+class _Hushed(type):
+    """Of which a warning is a kind while its thread is in :func:`quiet`."""
+
+    def __subclasscheck__(cls, category: type) -> bool:
+        return category is cls or (_quiet.get() and UserWarning in category.__mro__)
+
+
+class _HushedWarning(UserWarning, metaclass=_Hushed):
+    """What the one filter of ours ignores: no thread's own, so that two audits cannot undo each other's."""
+
+
+_quiet: ContextVar[bool] = ContextVar("qixai_fast_quiet", default=False)
+
+
+def _hush() -> None:
+    """Put our filter first, unless it is: others change filters for the whole process, and put them back."""
+    if not warnings.filters or warnings.filters[0][2] is not _HushedWarning:
+        warnings.simplefilter("ignore", _HushedWarning)
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hide engines' warnings that the audit gives in its own words (dead maps, few permutations)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
+    """Hide engines' warnings that the audit gives in its own words (dead maps, few permutations).
+
+    Those of this thread: other threads' warnings, the caller's or another audit's, are as they were.
+    """
+    _hush()
+    token = _quiet.set(True)
+    try:
         yield
+    finally:
+        _quiet.reset(token)
