@@ -6,22 +6,26 @@ Linear CKA, which compares whole layers, is in :mod:`qixai_fast.alignment`.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from ._dask_arrays import dask_inputs
-from ._device import resolve_device
+from ._device import backends_for
 from ._map_cosine import cosine_of_maps
 from ._memory import parse_memory
+from ._open import opened
 from ._products import RowProducts
 from ._threads import resolve_n_jobs
 from ._unit_rows import unit_rows
-from ._validate import Array, Matrix, as_matrix, check_choice, check_int, check_same_samples
+from ._validate import Array, Matrix, check_choice, check_int, check_same_samples
 from .kernels.cosine_cpu import clip_block, update_top_k
+
+if TYPE_CHECKING:
+    from ._gpu.moments import DeviceMatrix
 
 Mask = npt.NDArray[np.bool_]
 
@@ -64,9 +68,11 @@ def cosine_similarity(
         Float array or memmap of the result's shape to write to, of any float dtype.
     n_jobs : int, optional
         Threads; None for all cores. The result has the same bits for any number.
-    device : {None, "cpu"}
+    device : None, "cpu", "cuda" or "cuda:1"
+        None: the GPU that ``X`` or ``Y`` lives on, else the CPU. What does not live on the GPU is streamed
+        through it.
     max_memory : int or str, optional
-        Budget for this call's own allocations; the result does not count.
+        Budget for this call's own allocations; the result does not count. On a GPU, of its memory.
 
     Returns
     -------
@@ -93,6 +99,7 @@ def cosine_similarity(
     :math:`\cos(x, y) = \sum_i x_i y_i / (\lVert x \rVert \lVert y \rVert)`. Norms and means are
     float64. Products of rows are in the result's dtype; products of columns, which run over all
     samples, are float64 and about a shift, and take memory for several tables of their size.
+    A GPU gives the same to rounding.
 
     Examples
     --------
@@ -106,9 +113,19 @@ def cosine_similarity(
     >>> qf.cosine_similarity(X, axis=0).shape
     (2, 2)
     """
-    pair = _Pair.of(X, Y, axis, center, device)
+    pair = _Pair.of(X, Y, axis, center, backends_for(device, X, Y))
     if out is not None:
         _check_out(out, pair)
+    if axis == 1 and pair.X.on_device:
+        from ._gpu.cosine import similarity_matrix
+
+        resolve_n_jobs(n_jobs)
+        sides = cast("tuple[DeviceMatrix, DeviceMatrix]", (pair.X, pair.Y))
+        result, zero_x, zero_y = similarity_matrix(
+            sides, center=pair.center, dtype=pair.dtype, out=out, budget=parse_memory(max_memory)
+        )
+        pair.warn_of_zeros(zero_x, zero_y)
+        return pair.X.home.bring(result) if out is None else out
     result = np.empty(pair.shape, dtype=pair.dtype) if out is None else out
 
     # Tiles of rows are computed where they belong, if BLAS can write there.
@@ -145,6 +162,7 @@ def cosine_top_k(
     center: bool = False,
     n_jobs: int | None = None,
     device: Any = None,
+    devices: Sequence[Any] | None = None,
     max_memory: int | float | str | None = None,
 ) -> tuple[Any, Any]:
     """For each vector of ``X``, the ``k`` vectors of ``Y`` with the largest cosine.
@@ -158,6 +176,9 @@ def cosine_top_k(
         vector is never among its own neighbours (its duplicates are).
     k : int
         Neighbours of each vector; at most the number of candidates.
+    devices : sequence of devices, optional
+        Several GPUs in place of ``device``, such as ``["cuda:0", "cuda:1"]``: each takes a part of the rows
+        of ``X`` where ``axis=1``.
 
     Returns
     -------
@@ -179,6 +200,11 @@ def cosine_top_k(
     UserWarning
         Once, where vectors are zero (or constant, where centred): their cosine is set to 0.
 
+    Notes
+    -----
+    Among many candidates a GPU looks in float16 first. Those that a bound of its errors leaves as possible
+    get exact scores, which decide as on the CPU.
+
     Examples
     --------
     >>> import numpy as np
@@ -188,15 +214,32 @@ def cosine_top_k(
     >>> similarities.ravel().round(2), indices.ravel()
     (array([ 0.96,  0.96, -0.96]), array([1, 0, 1]))
     """
-    pair = _Pair.of(X, Y, axis, center, device)
+    backends = backends_for(device, X, Y, devices=devices)
+    pair = _Pair.of(X, Y, axis, center, backends)
     n_x, n_y = pair.shape
     candidates = n_y - 1 if pair.same else n_y
     if candidates == 0:
         raise ValueError(f"X: wanted at least two {_KINDS[axis]}s to compare, got one; or give Y")
     k = check_int(k, "k", low=1, high=candidates, why=f"{candidates} candidates")
+    tolerance = _TIE_ROUNDINGS * np.finfo(pair.dtype).eps
+    if axis == 1 and backends is not None:
+        from ._gpu.cosine import top_k
+
+        resolve_n_jobs(n_jobs)
+        pairs = [pair, *(_Pair.of(X, Y, axis, center, [other]) for other in backends[1:])]
+        sides = [cast("tuple[DeviceMatrix, DeviceMatrix]", (one.X, one.Y)) for one in pairs]
+        best, places, zero_x, zero_y = top_k(
+            sides,
+            k,
+            center=pair.center,
+            dtype=pair.dtype,
+            tolerance=tolerance,
+            budget=parse_memory(max_memory),
+        )
+        pair.warn_of_zeros(zero_x, zero_y)
+        return pair.X.home.bring(best), pair.X.home.bring(places)
     values = np.full((n_x, k), -np.inf, dtype=pair.dtype)
     indices = np.full((n_x, k), -1, dtype=np.int64)
-    tolerance = _TIE_ROUNDINGS * np.finfo(pair.dtype).eps
 
     def merge(first_x: int, first_y: int, tile: Array) -> None:
         rows = slice(first_x, first_x + tile.shape[0])
@@ -220,13 +263,12 @@ class _Pair:
     center: bool
 
     @classmethod
-    def of(cls, X: Any, Y: Any, axis: int, center: bool, device: Any) -> _Pair:
+    def of(cls, X: Any, Y: Any, axis: int, center: bool, backends: list[Any] | None) -> _Pair:
         """Check the arguments that both public functions share."""
         check_choice(axis, "axis", (0, 1))
         check_choice(center, "center", (False, True))
-        resolve_device(device)
-        first = as_matrix(X, "X")
-        second = first if Y is None else as_matrix(Y, "Y")
+        first = opened(X, "X", backends)
+        second = first if Y is None else opened(Y, "Y", backends)
         if axis == 0:
             check_same_samples(first, second)
         elif first.n_features != second.n_features:
@@ -243,7 +285,7 @@ class _Pair:
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.X.data.shape[1 - self.axis], self.Y.data.shape[1 - self.axis]
+        return int(self.X.data.shape[1 - self.axis]), int(self.Y.data.shape[1 - self.axis])
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -308,5 +350,5 @@ def _check_out(out: Any, pair: _Pair) -> None:
     if not out.flags.writeable:
         raise ValueError("out: is read-only; open the memmap with mode='r+' or 'w+'")
     for matrix in (pair.X, pair.Y):
-        if np.may_share_memory(out, matrix.data):
+        if isinstance(matrix.data, np.ndarray) and np.may_share_memory(out, matrix.data):
             raise ValueError(f"out: shares memory with {matrix.name}; give an array of its own")
