@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 import re
-import subprocess
 import sys
 
 import audit_data
 import numpy as np
 import pytest
+from peak_memory import peak_of_audit
 
 import qixai_fast as qf
 from qixai_fast.auditing import rates as rates_module
@@ -169,7 +169,7 @@ class TestMemory:
 
     @pytest.mark.skipif(sys.platform != "linux", reason="needs the kernel's own accounting")
     def test_the_whole_process_stays_within_its_budget(self, tmp_path):
-        """An audit in a child, of a store of more than twice its budget; VmHWM counts all pages."""
+        """An audit in a child, of a store of more than twice its budget."""
         n, d, budget = 490_000, 256, 470_000_000
         rng = np.random.default_rng(0)
         specs = {name: qf.LayerSpec((d,), "float32") for name in ("a", "b")}
@@ -179,19 +179,6 @@ class TestMemory:
                 writer.append({name: np.roll(block, start // 4000 + i, 0) for i, name in enumerate(specs)})
         size = sum(file.stat().st_size for file in (tmp_path / "store").glob("*.npy"))
         assert size > 2 * budget
-        code = (
-            "import sys; from qixai_fast.cli import app\n"
-            "try: app(sys.argv[1:])\n"
-            "finally: print(next(line for line in open('/proc/self/status') if 'VmHWM' in line))\n"
-        )
-        (tmp_path / "plan.toml").write_text(
-            'pairs = [["a", "b"]]\nn_permutations = 19\nmax_maps = 6\nn_top_pairs = 2\n'
-        )
-        arguments = ["audit", "store", "--out", "out", "--plan", "plan.toml", "--max-memory", str(budget)]
-        done = subprocess.run(
-            [sys.executable, "-c", code, *arguments, "--quiet"],
-            cwd=tmp_path, capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        peak = 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", done.stdout)[1])
+        plan = 'pairs = [["a", "b"]]\nn_permutations = 19\nmax_maps = 6\nn_top_pairs = 2\n'
+        peak = peak_of_audit(tmp_path, plan, budget)
         assert peak < budget, f"{peak / 1e6:.0f} MB"

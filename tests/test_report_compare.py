@@ -20,6 +20,21 @@ def _twice():
     return first, arrays, copy.deepcopy(first), copy.deepcopy(arrays)
 
 
+def _dull(results, *reports, within=False):
+    """Files of the first pair of two layers (or of a layer with itself), none of whose maps depend now."""
+    pair = next(p for p in results["pairs"] if p["within"] == within)
+    name = pair["mutual_info"]["arrays"]
+    for tables in reports:
+        tables[name]["max_pvalues"][:] = 0.5
+    return name
+
+
+def _partly_turned(components):
+    """Two of five leading directions as they were, three others."""
+    basis = np.linalg.svd(components)[2]
+    return np.vstack([basis[:2], basis[5:8]])
+
+
 def _save(folder, results, arrays):
     folder.mkdir()
     (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
@@ -43,9 +58,7 @@ def test_a_report_is_the_same_as_itself():
 
 def test_pairs_gained_and_lost_come_in_the_order_of_their_change():
     first, arrays, second, later = _twice()
-    name = next(p["mutual_info"]["arrays"] for p in first["pairs"] if not p["within"])
-    for tables in (arrays, later):
-        tables[name]["max_pvalues"][:] = 0.5
+    name = _dull(first, arrays, later)
     for place, rise in {(0, 1): 0.2, (3, 4): 0.9}.items():
         later[name]["max_pvalues"][place] = 0.01
         later[name]["values"][place] = arrays[name]["values"][place] + rise
@@ -64,9 +77,7 @@ def test_pairs_gained_and_lost_come_in_the_order_of_their_change():
 def test_pairs_that_cross_the_threshold_by_other_permutations_alone_are_neither():
     """199 permutations give 0.03 where others give 0.06; they do not give 0.005 where others give 0.2."""
     first, arrays, second, later = _twice()
-    name = next(p["mutual_info"]["arrays"] for p in first["pairs"] if not p["within"])
-    for tables in (arrays, later):
-        tables[name]["max_pvalues"][:] = 0.5
+    name = _dull(first, arrays, later)
     arrays[name]["max_pvalues"][:, 0] = 0.06
     later[name]["max_pvalues"][:, 0] = 0.03
     arrays[name]["max_pvalues"][1, 1] = 0.045
@@ -82,7 +93,7 @@ def test_pairs_that_cross_the_threshold_by_other_permutations_alone_are_neither(
 def test_only_maps_that_both_reports_compare_count():
     """Each report compares its maps of largest spread: the same number is another row in the other."""
     first, arrays, second, later = _twice()
-    name = next(p["mutual_info"]["arrays"] for p in first["pairs"] if not p["within"])
+    name = _dull(first)
     keep = np.arange(1, 8)
     for table in ("values", "max_pvalues"):
         later[name][table] = later[name][table][keep]
@@ -94,10 +105,8 @@ def test_only_maps_that_both_reports_compare_count():
 
 def test_within_a_layer_every_pair_counts_once():
     first, arrays, second, later = _twice()
-    place, pair = next((i, p) for i, p in enumerate(first["pairs"]) if p["within"])
-    name = pair["mutual_info"]["arrays"]
-    arrays[name]["max_pvalues"][:] = 0.5
-    later[name]["max_pvalues"][:] = 0.5
+    name = _dull(first, arrays, later, within=True)
+    place = next(i for i, p in enumerate(first["pairs"]) if p["within"])
     later[name]["max_pvalues"][1, 2] = later[name]["max_pvalues"][2, 1] = 0.01
     couple = compare_reports(first, arrays, second, later)["couples"][place]
     assert couple["n_compared"] == 8 * 7 // 2
@@ -111,8 +120,7 @@ def test_turned_components_overlap_as_far_as_their_span():
     turn = np.linalg.qr(np.random.default_rng(0).normal(size=(5, 5)))[0]
     later[name]["components"] = turn @ arrays[name]["components"]
     assert compare_reports(first, arrays, second, later)["layers"][2]["overlap"] == pytest.approx(1)
-    basis = np.linalg.svd(arrays[name]["components"])[2]
-    later[name]["components"] = np.vstack([basis[:2], basis[5:8]])
+    later[name]["components"] = _partly_turned(arrays[name]["components"])
     assert compare_reports(first, arrays, second, later)["layers"][2]["overlap"] == pytest.approx(2 / 5)
 
 
@@ -156,13 +164,10 @@ def test_the_text_says_in_short_what_changed_the_most():
     assert "0 became dependent beyond chance and 0 no longer are.\n" in same
     second["layers"][1]["effective_rank"] *= 2
     name = second["layers"][2]["arrays"]
-    basis = np.linalg.svd(arrays[name]["components"])[2]
-    later[name]["components"] = np.vstack([basis[:2], basis[5:8]])
+    later[name]["components"] = _partly_turned(arrays[name]["components"])
     second["labels"]["layers"][0]["max"] *= 0.5
-    pair = next(p for p in first["pairs"] if (p["layer_a"], p["layer_b"]) == ("conv1", "dense"))
-    information = pair["mutual_info"]["arrays"]
-    arrays[information]["max_pvalues"][:] = 0.5
-    later[information]["max_pvalues"][:] = 0.5
+    dull = [p for p in first["pairs"] if (p["layer_a"], p["layer_b"]) == ("conv1", "dense")]
+    information = _dull({"pairs": dull}, arrays, later)
     later[information]["max_pvalues"][3, 4] = 0.01
     text = comparison_text(compare_reports(first, arrays, second, later))
     short = text.partition("\n\nLayers\n")[0]

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from ..comparing import Change, Comparison, CoupleChange
+from ..comparing import Change, Comparison, CoupleChange, LayerChange
 from ..words import count, decimal, percent
 
 _ARROW = " → "
 
 
+def _both(values: Change, form: Callable[[float], str]) -> str:
+    """A value before and after, a dash for one that is missing."""
+    return _ARROW.join("–" if value is None else form(value) for value in values)
+
+
 def _change(values: Change, digits: int = 2) -> str:
-    return _ARROW.join(
-        "–" if value is None else f"{round(value, digits) + 0.0:.{digits}f}" for value in values
-    )
+    return _both(values, lambda value: f"{round(value, digits) + 0.0:.{digits}f}")
 
 
 def _whole(values: Change) -> str:
-    return _ARROW.join("–" if value is None else f"{value:.0f}" for value in values)
+    return _both(values, "{:.0f}".format)
 
 
 def _shares(values: Change) -> str:
-    return _ARROW.join("–" if value is None else percent(value) for value in values)
+    return _both(values, percent)
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -36,10 +39,9 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return lines
 
 
-def _name(couple: CoupleChange) -> str:
-    if couple["layer_a"] == couple["layer_b"]:
-        return f"within {couple['layer_a']}"
-    return f"{couple['layer_a']} – {couple['layer_b']}"
+def _name(couple: CoupleChange, between: str = "{} – {}") -> str:
+    a, b = couple["layer_a"], couple["layer_b"]
+    return f"within {a}" if a == b else between.format(a, b)
 
 
 def _moved(couple: CoupleChange) -> list[str]:
@@ -59,10 +61,10 @@ def _moved(couple: CoupleChange) -> list[str]:
 
 
 def _relative(values: Change) -> float:
-    """By what share a positive number changed, up or down; -1 where one of the two is missing."""
+    """By what share a positive number changed, up or down."""
     before, after = values
-    if before is None or after is None:
-        return -1.0
+    assert before is not None
+    assert after is not None
     return abs(after - before) / max(abs(before), abs(after), 1e-12)
 
 
@@ -83,29 +85,32 @@ def _turned(found: Comparison) -> list[str]:
     ]
 
 
+def _most(values: Mapping[str, Change]) -> str | None:
+    """The layer whose value changed by the largest share; "" for none by 1 %, None where none is known."""
+    shares = {name: _relative(change) for name, change in values.items() if None not in change}
+    if not shares:
+        return None
+    name = max(shares, key=lambda one: shares[one])
+    return name if shares[name] >= 0.01 else ""
+
+
 def _in_short(found: Comparison) -> list[str]:
     """What changed the most, in sentences."""
-    layers = [layer for layer in found["layers"] if layer["effective_rank"][0] is not None]
     lines = _turned(found)
-    if layers:
-        most = max(layers, key=lambda layer: _relative(layer["effective_rank"]))
-        if _relative(most["effective_rank"]) >= 0.01:
-            lines.append(
-                f"Effective rank changed the most in {most['layer']}: {_change(most['effective_rank'], 1)} "
-                f"directions in use."
-            )
-        else:
-            lines.append("Effective ranks stayed within 1 %.")
-    told = [layer for layer in found["layers"] if None not in layer["best_label"]]
-    if told:
-        most = max(told, key=lambda layer: _relative(layer["best_label"]))
-        if _relative(most["best_label"]) >= 0.01:
-            lines.append(
-                f"What the best map knows of the class changed the most in {most['layer']}: "
-                f"{_change(most['best_label'])} nats."
-            )
-        else:
-            lines.append("What the best maps know of the class stayed within 1 %.")
+    ranks = {layer["layer"]: layer["effective_rank"] for layer in found["layers"]}
+    most = _most(ranks)
+    if most == "":
+        lines.append("Effective ranks stayed within 1 %.")
+    elif most is not None:
+        rank = _change(ranks[most], 1)
+        lines.append(f"Effective rank changed the most in {most}: {rank} directions in use.")
+    best = {layer["layer"]: layer["best_label"] for layer in found["layers"]}
+    most = _most(best)
+    if most == "":
+        lines.append("What the best maps know of the class stayed within 1 %.")
+    elif most is not None:
+        known = _change(best[most])
+        lines.append(f"What the best map knows of the class changed the most in {most}: {known} nats.")
     if found["couples"]:
         lines.append(_moved_in_all(found["couples"]))
     return lines
@@ -121,13 +126,7 @@ def _moved_in_all(couples: Sequence[CoupleChange]) -> str:
     if gained + lost == 0:
         return f"{start}."
     most = max(couples, key=lambda couple: couple["n_gained"] + couple["n_lost"])
-    return f"{start}, most of them {_between(most)}."
-
-
-def _between(couple: CoupleChange) -> str:
-    if couple["layer_a"] == couple["layer_b"]:
-        return f"within {couple['layer_a']}"
-    return f"between {couple['layer_a']} and {couple['layer_b']}"
+    return f"{start}, most of them {_name(most, 'between {} and {}')}."
 
 
 def _cka(couple: CoupleChange) -> str:
@@ -154,75 +153,61 @@ def comparison_text(found: Comparison) -> str:
         Lines without a last line break.
     """
     lines = [f"In short, first report → second ({count(found['n_samples'], 'sample')})", ""]
-    lines += [*_in_short(found), "", "Layers", ""]
-    heads = [
-        "layer",
-        "effective rank",
-        "components for 90 %",
-        "first component",
-        "zeros",
-        "best map on class, nats",
-        "overlap (chance)",
-    ]
-    rows = []
-    for layer in found["layers"]:
-        overlap = "–"
-        if layer["overlap"] is not None and layer["overlap_by_chance"] is not None:
-            overlap = f"{decimal(layer['overlap'])} ({decimal(layer['overlap_by_chance'])})"
-        rows.append(
-            [
-                layer["layer"],
-                _change(layer["effective_rank"], 1),
-                _whole(layer["n_components_90"]),
-                _shares(layer["first_component"]),
-                _shares(layer["zero_fraction"]),
-                _change(layer["best_label"]),
-                overlap,
-            ]
-        )
-    lines += _table(heads, rows)
-    lines += [
-        "",
-        "Overlap: of the spans of the leading components before and after, 1 where they are the same; in "
-        "brackets, of unrelated ones.",
-    ]
+    lines += [*_in_short(found), "", "Layers", "", *_layers(found)]
     if found["couples"]:
-        lines += ["", "Pairs of layers, mutual information in nats", ""]
-        heads = ["layers", "CKA", "median", "largest", "pairs of maps", "gained", "lost"]
-        lines += _table(
-            heads,
-            [
-                [
-                    _name(couple),
-                    _cka(couple),
-                    _change(couple["median"], 3),
-                    _change(couple["largest"], 3),
-                    f"{couple['n_compared']:,}",
-                    f"{couple['n_gained']:,}",
-                    f"{couple['n_lost']:,}",
-                ]
-                for couple in found["couples"]
-            ],
-        )
-        if any(couple["cka_significant"] not in (None, (True, True)) for couple in found["couples"]):
-            lines += ["", "* not beyond chance"]
-        moved = [(couple, _moved(couple)) for couple in found["couples"]]
-        lines += [
-            "",
-            f"Pairs of maps beyond chance (family-wise p ≤ {found['alpha']:g}) in one report only,",
-            "by more than random permutations leave open; largest changes first",
-            "",
-        ]
-        for couple, told in moved:
-            if told:
-                lines += [_name(couple), *told]
-        if not any(told for _, told in moved):
-            lines.append("none")
+        lines += ["", "Pairs of layers, mutual information in nats", "", *_couples(found)]
     if found["attributions"]:
         lines += ["", *_attributed(found)]
     if found["left_out"]:
         lines += ["", *(f"left out: {reason}" for reason in found["left_out"])]
     return "\n".join(lines)
+
+
+def _overlap(layer: LayerChange) -> str:
+    overlap, chance = layer["overlap"], layer["overlap_by_chance"]
+    return "–" if overlap is None or chance is None else f"{decimal(overlap)} ({decimal(chance)})"
+
+
+def _layers(found: Comparison) -> list[str]:
+    columns: dict[str, Callable[[LayerChange], str]] = {
+        "layer": lambda layer: layer["layer"],
+        "effective rank": lambda layer: _change(layer["effective_rank"], 1),
+        "components for 90 %": lambda layer: _whole(layer["n_components_90"]),
+        "first component": lambda layer: _shares(layer["first_component"]),
+        "zeros": lambda layer: _shares(layer["zero_fraction"]),
+        "best map on class, nats": lambda layer: _change(layer["best_label"]),
+        "overlap (chance)": _overlap,
+    }
+    return [
+        *_table(list(columns), [[cell(layer) for cell in columns.values()] for layer in found["layers"]]),
+        "",
+        "Overlap: of the spans of the leading components before and after, 1 where they are the same; in "
+        "brackets, of unrelated ones.",
+    ]
+
+
+def _couples(found: Comparison) -> list[str]:
+    columns: dict[str, Callable[[CoupleChange], str]] = {
+        "layers": _name,
+        "CKA": _cka,
+        "median": lambda couple: _change(couple["median"], 3),
+        "largest": lambda couple: _change(couple["largest"], 3),
+        "pairs of maps": lambda couple: f"{couple['n_compared']:,}",
+        "gained": lambda couple: f"{couple['n_gained']:,}",
+        "lost": lambda couple: f"{couple['n_lost']:,}",
+    }
+    couples = found["couples"]
+    lines = _table(list(columns), [[cell(couple) for cell in columns.values()] for couple in couples])
+    if any(couple["cka_significant"] not in (None, (True, True)) for couple in couples):
+        lines += ["", "* not beyond chance"]
+    lines += [
+        "",
+        f"Pairs of maps beyond chance (family-wise p ≤ {found['alpha']:g}) in one report only,",
+        "by more than random permutations leave open; largest changes first",
+        "",
+    ]
+    moved = [line for couple in couples if (told := _moved(couple)) for line in (_name(couple), *told)]
+    return lines + (moved or ["none"])
 
 
 def _attributed(found: Comparison) -> list[str]:
