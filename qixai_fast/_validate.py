@@ -176,6 +176,15 @@ def as_matrix(X: Any, name: str = "X", *, min_samples: int = 1, min_features: in
     return Matrix(name, array, home_of(X))
 
 
+def as_input(X: Any, name: str, backends: list[Any] | None) -> Any:
+    """A checked input: a :class:`Matrix`, or rows of the first of some devices, checked likewise."""
+    if backends is None:
+        return as_matrix(X, name)
+    from ._gpu.rows import DeviceRows
+
+    return DeviceRows.of(X, name, backends[0])
+
+
 def check_same_samples(first: Matrix, second: Matrix) -> None:
     """Raise ValueError unless two matrices have the same number of samples."""
     if first.n_samples != second.n_samples:

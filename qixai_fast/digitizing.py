@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ._device import resolve_device
+from ._device import Home, backends_for, home_of, is_torch
 from ._memory import parse_memory, require_budget
 from ._threads import resolve_n_jobs
-from ._validate import Matrix, as_matrix
+from ._validate import Matrix, as_input
 from .bins import (
-    Bins,
     block_dtype,
     check_binning,
     check_flag,
@@ -91,7 +91,7 @@ def _plan(
     return _Plan(jobs, rows, columns, written_rows(d, max(1, code_row // d), n, min(_WRITE_BYTES, left)))
 
 
-def _check_out(out: Any, matrix: Matrix, dtype: np.dtype[Any]) -> None:
+def _check_out(out: Any, matrix: Any, dtype: np.dtype[Any]) -> None:
     shape = (matrix.n_features, matrix.n_samples)
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out: wanted a path or a NumPy array, got {type(out).__name__}")
@@ -99,13 +99,17 @@ def _check_out(out: Any, matrix: Matrix, dtype: np.dtype[Any]) -> None:
         raise ValueError(f"out: wanted shape {shape} and dtype {dtype}, got {out.shape} and {out.dtype}")
     if not out.flags.writeable:
         raise ValueError("out: is read-only")
-    if np.may_share_memory(out, matrix.data):
+    if not is_torch(matrix.data) and np.may_share_memory(out, matrix.data):
         raise ValueError("out: shares memory with X")
 
 
-def _write_file(path: Path, matrix: Matrix, bins: Bins, plan: _Plan) -> Any:
-    """Write codes as a .npy file, under another name until it is whole; return it mapped, read-only."""
-    shape, dtype = (matrix.n_features, matrix.n_samples), code_dtype(bins.n_bins)
+def _write_file(
+    path: Path, shape: tuple[int, int], dtype: np.dtype[Any], write: Callable[[int, int], None]
+) -> Any:
+    """Write codes as a .npy file, under another name until it is whole; return it mapped, read-only.
+
+    ``write`` gets the file's descriptor and where in it the codes begin.
+    """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb", buffering=0) as file:
@@ -116,15 +120,7 @@ def _write_file(path: Path, matrix: Matrix, bins: Bins, plan: _Plan) -> Any:
                     "shape": shape,
                 }
                 np.lib.format.write_array_header_1_0(file, header)
-                write_codes(
-                    matrix,
-                    bins,
-                    file.fileno(),
-                    file.tell(),
-                    rows=plan.rows,
-                    together=plan.together,
-                    n_jobs=plan.n_jobs,
-                )
+                write(file.fileno(), file.tell())
                 os.replace(temporary, path)
             except BaseException:
                 temporary.unlink(missing_ok=True)
@@ -133,6 +129,37 @@ def _write_file(path: Path, matrix: Matrix, bins: Bins, plan: _Plan) -> Any:
         size = shape[0] * shape[1] * dtype.itemsize
         raise disk_error(error, str(path), size, "check its directory and the free space") from error
     return np.load(path, mmap_mode="r")
+
+
+def _digitize_on_device(
+    rows: Any,
+    n_bins: int,
+    strategy: str,
+    zero: bool,
+    path: Path | None,
+    out: Any,
+    home: Home,
+    budget: int | None,
+) -> Digitized:
+    from ._gpu.binned import digitize_rows
+
+    codes, edges = digitize_rows(rows, n_bins, strategy, zero=zero, max_memory=budget)
+    if out is None:
+        return Digitized(home.bring(codes), home.bring(edges))
+    if path is None:
+        for row, own in zip(out, codes, strict=True):
+            row[:] = own.cpu().numpy()
+        return Digitized(out, home.bring(edges))
+
+    def write(descriptor: int, start: int) -> None:
+        for own in codes:
+            column = memoryview(own.cpu().numpy()).cast("B")
+            while column:
+                done = os.pwrite(descriptor, column, start)
+                start, column = start + done, column[done:]
+
+    shape = rows.n_features, rows.n_samples
+    return Digitized(_write_file(path, shape, code_dtype(n_bins), write), home.bring(edges))
 
 
 def digitize(
@@ -171,9 +198,11 @@ def digitize(
         memmap of the shape and dtype of the codes. A new array by default.
     n_jobs : int, optional
         Threads; all usable cores by default. The result is the same for any number.
-    device : None or "cpu"
+    device : None, "cpu", "cuda" or "cuda:1"
+        None: that of X where it lives on a GPU, else the CPU. Codes and edges are the same on both.
     max_memory : int or str, optional
-        Bytes, or "2GB": the most this call allocates besides the result.
+        Bytes, or "2GB": the most this call allocates besides the result; on a GPU, of its memory, which holds
+        all codes twice.
 
     Returns
     -------
@@ -204,13 +233,16 @@ def digitize(
     array([[0. , 1. , 3. , 5. ],
            [0. , 1. , 2.5, 4. ]])
     """
-    matrix = as_matrix(X, "X")
+    backends = backends_for(device, X)
+    matrix = as_input(X, "X", backends)
     n_bins = check_binning(n_bins, strategy, matrix.n_samples)
     zero = check_flag(zero_bin, "zero_bin")
-    resolve_device(device)
     path = path_of(out)
     if out is not None and path is None:
         _check_out(out, matrix, code_dtype(n_bins))
+    if backends is not None:
+        budget = parse_memory(max_memory)
+        return _digitize_on_device(matrix, n_bins, strategy, zero, path, out, home_of(X), budget)
     plan = _plan(
         matrix, n_bins, strategy, resolve_n_jobs(n_jobs), parse_memory(max_memory), buffered=path is not None
     )
@@ -225,7 +257,20 @@ def digitize(
     )
     bring = matrix.home.bring
     if path is not None:
-        return Digitized(_write_file(path, matrix, bins, plan), bring(bins.edges))
+
+        def write(descriptor: int, start: int) -> None:
+            write_codes(
+                matrix,
+                bins,
+                descriptor,
+                start,
+                rows=plan.rows,
+                together=plan.together,
+                n_jobs=plan.n_jobs,
+            )
+
+        shape = matrix.n_features, matrix.n_samples
+        return Digitized(_write_file(path, shape, code_dtype(n_bins), write), bring(bins.edges))
     if out is None:
         return Digitized(bring(encode(matrix, bins, rows=plan.rows, n_jobs=plan.n_jobs)), bring(bins.edges))
     encode_rows(matrix, bins, out, 0, matrix.n_samples, rows=plan.rows, n_jobs=plan.n_jobs)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from .._validate import Float64
 from ..bins import Bins
@@ -30,7 +31,8 @@ from .rows import DeviceRows
 from .spread import spread
 
 _SORT_BYTES = 2**32
-_OVERHEAD = TERM_TABLE_BYTES + 2**20
+# Entropy terms, what cuBLAS works in, and small arrays.
+_OVERHEAD = TERM_TABLE_BYTES + 2**25
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,22 @@ class PairValues:
             return estimator.values(estimator.summarize_sums(*margins, first, second, *sums.arrays()))
 
         return values
+
+
+def digitize_rows(
+    rows: DeviceRows, n_bins: int, strategy: str, *, zero: bool, max_memory: int | None
+) -> tuple[torch.Tensor, Float64]:
+    """Codes of all columns, (d, n) on the device, uint8 or uint16, and their edges on the host."""
+    backend, n = rows.backend, rows.n_samples
+    # Of one input, with a copy of the codes that has nothing behind the last sample.
+    copied = n * rows.n_features * code_bytes(n_bins)
+    plan = plan_work([rows], (n_bins, n_bins), strategy, max_memory, [backend], extra=copied, must_hold=True)
+    with backend.current():
+        bins = bins_on_device(
+            rows, n_bins, strategy, zero=zero, size=plan.rows, sort_columns=plan.sort_columns
+        )
+        codes = encode_on_device(rows, bins, plan.rows).data[:, :n].contiguous()
+    return codes if codes.dtype == torch.uint8 else codes.view(torch.uint16), bins.edges
 
 
 def at_once(values: Callable[[], Float64]) -> Callable[[], Float64]:

@@ -13,7 +13,7 @@ from .._dask_arrays import dask_inputs
 from .._device import backends_for, gpu_tensor, home_of, to_numpy
 from .._memory import parse_memory
 from .._threads import ordered_map, resolve_n_jobs
-from .._validate import Float64, Matrix, as_matrix, check_same_samples
+from .._validate import Float64, Matrix, as_input, check_same_samples
 from ..bins import Bins, Codes, check_binning, check_flag, code_dtype, encode, make_bins
 from ..code_files import CodeFile
 from ..joint_histograms import Index, JointHistograms, Tables
@@ -180,15 +180,6 @@ def values_elsewhere(matrices: list[Matrix], pairs: Pairs, values_of: TilesElsew
     for tile, values in zip(tiles, mapped(values_of, tiles, 1), strict=True):
         pairs.put(out, tile, values)
     return out
-
-
-def as_input(X: Any, name: str, backends: list[Any] | None) -> Any:
-    """A checked input: rows of the first of the devices, or a matrix of the CPU."""
-    if backends is None:
-        return as_matrix(X, name)
-    from .._gpu.rows import DeviceRows
-
-    return DeviceRows.of(X, name, backends[0])
 
 
 def _as_column(x: Any, name: str) -> Any:

@@ -14,8 +14,7 @@ from .._device import backends_for, home_of, resolve_device
 from .._memory import parse_memory
 from .._random import as_generator
 from .._threads import resolve_n_jobs
-from .._validate import Float64, check_choice, check_int, check_same_samples
-from .binned import as_input
+from .._validate import Float64, as_input, check_choice, check_int, check_same_samples
 from .binned_null import BinnedNull, NullOptions
 from .ksg_null import KSGNull
 from .mixed import label_codes

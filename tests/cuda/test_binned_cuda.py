@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from accounting import device_memory
 
-from qixai_fast import mutual_info_binned, mutual_info_test, pairwise_mutual_info_binned
+from qixai_fast import digitize, mutual_info_binned, mutual_info_test, pairwise_mutual_info_binned
 from qixai_fast._gpu import binned as device_binned
 from qixai_fast._gpu import codes as device_codes
 from qixai_fast._gpu import joint_counts
@@ -222,8 +223,8 @@ def test_labels(gpu, n_classes):
 
 @pytest.mark.filterwarnings("ignore:mutual_info_test")
 def test_stopping_early(gpu):
-    X, pairs = made(60, 6), [[5, 0], [0, 1], [2, 3], [4, 2]]
-    options = {"n_bins": 3, "n_permutations": 22, "stop_after": 1, "random_state": 0, "pairs": pairs}
+    X, pairs = made(40, 4), [[3, 0], [0, 1], [1, 2]]
+    options = {"n_bins": 3, "n_permutations": 21, "stop_after": 1, "random_state": 0, "pairs": pairs}
     found = mutual_info_test(gpu.put(X), **options)
     assert torch.is_tensor(found.values)
     found = type(found)(*(getattr(found, name).cpu().numpy() for name in found.__dataclass_fields__))
@@ -233,3 +234,42 @@ def test_stopping_early(gpu):
 def test_a_test_that_does_not_fit(gpu):
     with pytest.raises(MemoryBudgetError):
         mutual_info_test(made(60, 4), device="cuda", max_memory=2000)
+
+
+@pytest.mark.parametrize("n_bins", [5, 300])
+def test_digitize(gpu, tmp_path, n_bins):
+    X = made(60, 4)
+    wanted = digitize(X, n_bins=n_bins, zero_bin=True)
+    options = {"n_bins": n_bins, "zero_bin": True, "device": "cuda"}
+    out = np.empty_like(wanted.codes)
+    for given in (None, tmp_path / "codes.npy", out):
+        found = digitize(X, out=given, **options)
+        np.testing.assert_array_equal(found.codes, wanted.codes)
+        np.testing.assert_array_equal(found.edges, wanted.edges)
+        assert found.codes.dtype == wanted.codes.dtype
+    assert found.codes is out
+    np.testing.assert_array_equal(np.load(tmp_path / "codes.npy"), wanted.codes)
+    tensor = gpu.put(X)
+    found = digitize(tensor, n_bins=n_bins, zero_bin=True)
+    assert found.codes.device == found.edges.device == tensor.device
+    np.testing.assert_array_equal(found.codes.cpu().numpy(), wanted.codes)
+    with pytest.raises(ValueError, match="out: wanted shape"):
+        digitize(tensor, n_bins=n_bins, out=out.T)
+    with pytest.raises(MemoryBudgetError):
+        digitize(X, max_memory=1000, **options)
+
+
+@pytest.mark.parametrize("strategy", ["uniform", "quantile"])
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_the_budget_is_kept(gpu, monkeypatch, strategy, dtype):
+    # Besides the fixed parts, which are larger than all else here.
+    monkeypatch.setattr(device_binned, "_OVERHEAD", 2**13)
+    monkeypatch.setattr(device_binned.PluginEstimator, "terms", np.zeros(600))
+    X = made(500 if gpu.simulated else 400_000, 6, dtype=dtype)
+    options = {"n_bins": 3, "strategy": strategy, "device": "cuda", "pairs": [[0, 5], [1, 4]]}
+    with pytest.raises(MemoryBudgetError) as error:
+        pairwise_mutual_info_binned(X, max_memory=1000, **options)
+    for budget in (error.value.required, 2 * error.value.required):
+        with device_memory(gpu) as used:
+            pairwise_mutual_info_binned(X, max_memory=budget, **options)
+        assert 0 < used.peak <= budget
