@@ -71,7 +71,12 @@ def leading_eigenpairs(products: Float64, k: int) -> tuple[Float64, Float64, Flo
         subset_by_index=[width - k, width - 1] if few else None,
         check_finite=False,
     )
-    values, vectors = np.maximum(values[: -k - 1 : -1], 0.0), vectors[:, : -k - 1 : -1]
+    return with_residuals(products, values[: -k - 1 : -1], vectors[:, : -k - 1 : -1])
+
+
+def with_residuals(products: Float64, values: Float64, vectors: Float64) -> tuple[Float64, Float64, Float64]:
+    """Eigenvalues of a positive semidefinite matrix, none below 0, their vectors and residual norms."""
+    values = np.maximum(values, 0.0)
     return values, vectors, column_norms(products @ vectors - vectors * values)
 
 
@@ -151,7 +156,8 @@ def feature_pairs(
         products = moments.scatter if center else moments.raw_block(0, 0)
         trace = float(np.trace(products))
         n_pairs = k + _SPARE_PAIRS if moments.single else k
-        values, vectors, errors = leading_eigenpairs(products, n_pairs)
+        solve = leading_eigenpairs if device is None else device.leading_eigenpairs
+        values, vectors, errors = solve(products, n_pairs)
         if not moments.single:
             raw = moments.raw_trace + (0.0 if center else trace)
             errors += _double_errors(matrix, raw) if device is None else device.rounding(raw)

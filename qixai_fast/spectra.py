@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from ._dask_arrays import dask_inputs
-from ._device import backends_for, resolve_device, to_numpy
+from ._device import backends_for, to_numpy
 from ._memory import parse_memory
 from ._open import opened
 from ._random import as_generator
 from ._threads import resolve_n_jobs, single_threaded_blas
-from ._validate import Array, Float64, Matrix, as_matrix, check_choice, check_int
+from ._validate import Array, Float64, Matrix, check_choice, check_int
 from .affine import affine_rows, output_array
 from .decomposition import METHODS, Decomposition, Problem, decompose, result_dtype
 from .rounding import relative_bound
@@ -80,7 +80,8 @@ class PCAResult:
         out : ndarray or memmap of shape (n_samples, n_components), optional
             Takes the scores; floating point, written in blocks.
         n_jobs : int, optional
-        device : optional
+        device : None, "cpu", "cuda" or "cuda:1"
+            As in :func:`pca`.
         max_memory : int or str, optional
             Budget for this call's own memory.
 
@@ -104,22 +105,19 @@ class PCAResult:
         >>> qf.pca(X, 1).transform(X).round(6).ravel() + 0
         array([-1.,  0.,  1.])
         """
-        resolve_device(device)
-        matrix = as_matrix(X)
+        matrix, passes = _opened(X, device, min_samples=1)
         components = to_numpy(self.components, "components").astype(np.float64)
         k, d = components.shape
         if matrix.n_features != d:
             raise ValueError(f"X: wanted {d} features as in the fitted data, got {matrix.n_features}")
         target = output_array(out, (matrix.n_samples, k), result_dtype(matrix))
-        affine_rows(
-            matrix,
-            components.T,
-            target,
-            before=to_numpy(self.mean, "mean"),
-            n_jobs=resolve_n_jobs(n_jobs),
-            budget=parse_memory(max_memory),
-            work=f"scores on {k} components",
-        )
+        mean, work = to_numpy(self.mean, "mean"), f"scores on {k} components"
+        threads, budget = resolve_n_jobs(n_jobs), parse_memory(max_memory)
+        if passes is not None:
+            passes.write_images(components.T, mean, target, budget, work)
+        else:
+            weights = components.T
+            affine_rows(matrix, weights, target, before=mean, n_jobs=threads, budget=budget, work=work)
         return target if out is not None else matrix.home.bring(target)
 
 
@@ -279,6 +277,7 @@ def _opened(X: Any, device: Any, *, min_samples: int) -> tuple[Matrix, DevicePas
 
 
 def _decomposed(problem: Problem) -> Decomposition:
+    """Decompose on one thread of BLAS, and on the problem's device."""
     with single_threaded_blas(), problem.device.current() if problem.device else nullcontext():
         return decompose(problem)
 

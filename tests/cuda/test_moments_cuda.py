@@ -178,6 +178,9 @@ def test_device_memory_of_cka_stays_within_what_was_asked_for(small_leaves, monk
     monkeypatch.setattr(
         type(small_leaves.backend), "require", lambda self, budget, required, work: asked.append(required)
     )
+    if not small_leaves.simulated:
+        qf.linear_cka(X, Y, device="cuda")  # cuBLAS keeps what its first products take
+        asked.clear()
     with device_memory(small_leaves) as used:
         qf.linear_cka(X, Y, device="cuda")
     assert 0 < used.peak <= asked[0] < 60 * used.peak

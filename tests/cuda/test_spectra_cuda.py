@@ -168,10 +168,48 @@ def test_device_memory_stays_within_what_was_asked_for(
         type(small_leaves.backend), "require", lambda self, budget, required, work: asked.append(required)
     )
     options = {"method": method} if call is qf.pca else {}
+    if not small_leaves.simulated:
+        call(X, 3, device="cuda", **options)  # cuBLAS keeps what its first products take
+        asked.clear()
     with device_memory(small_leaves) as used:
         call(X, 3, device="cuda", **options)
     assert 0 < used.peak <= asked[0]
     assert asked[0] < 60 * used.peak
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_scores_are_the_cpus(small_leaves, dtype):
+    X = layer(150, 9, dtype, ratio=4)
+    result = qf.pca(X, 3)
+    expected = result.transform(X)
+    np.testing.assert_allclose(result.transform(X, device="cuda"), expected, rtol=1e-6, atol=1e-12)
+    held = small_leaves.put(X)
+    scores = qf.pca(held, 3).transform(held)
+    assert scores.device == small_leaves.backend.device
+    np.testing.assert_allclose(scores.cpu(), expected, rtol=1e-4, atol=1e-4)
+    out = np.zeros((150, 3))
+    assert result.transform(X, out=out, device="cuda") is out
+    np.testing.assert_allclose(out, expected, rtol=1e-3, atol=1e-6)
+    with pytest.raises(MemoryBudgetError):
+        result.transform(X, device="cuda", max_memory=1000)
+    X[149, 8] = np.nan
+    with pytest.raises(ValueError, match="X: nan at row 149, column 8"):
+        result.transform(X, device="cuda")
+
+
+@pytest.mark.parametrize("exponent", [-140, 0, 140])
+def test_eigenvectors_of_the_device(small_leaves, monkeypatch, exponent):
+    X = layer(100, 12, ratio=2) * 10.0**exponent
+    expected = qf.pca(X, 5, device="cuda")
+    calls = []
+    eigh = torch.linalg.eigh
+    monkeypatch.setattr(spectra, "_LEAST_DEVICE_WIDTH", 12)
+    monkeypatch.setattr(torch.linalg, "eigh", lambda matrix: calls.append(len(matrix)) or eigh(matrix))
+    found = qf.pca(X, 5, device="cuda")
+    assert calls == [12]
+    np.testing.assert_allclose(found.singular_values, expected.singular_values, rtol=1e-11)
+    np.testing.assert_allclose(found.components, expected.components, atol=1e-9)
+    assert found.error_bound.max() < 1e-8
 
 
 def test_krylov_counts_its_reads(small_leaves):
