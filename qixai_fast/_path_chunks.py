@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from ._gpu.passes import Graphs
+
 
 class Chunks(Protocol):
     """The paths from one baseline a sample, some samples at a time.
@@ -45,8 +47,10 @@ class InputChunks:
 
     bytes_besides = 0
 
-    def __init__(self, model: Callable[..., Any], samples: PathSamples) -> None:
-        self._samples, self._model = samples, PathModel(model)
+    def __init__(
+        self, model: Callable[..., Any], samples: PathSamples, *, graphs: Graphs | None = None
+    ) -> None:
+        self._samples, self._model = samples, PathModel(model, graphs=graphs)
         self.target = samples.target
         self._pages = _pages_of(samples.inputs + samples.baselines + samples.extra, len(samples))
 
@@ -67,6 +71,7 @@ class LayerChunks:
     ----------
     model, layer, inputs, baselines, target, extra
         As :func:`qixai_fast.integrated_gradients` takes them; one baseline a sample.
+    graphs : Graphs, optional
 
     Attributes
     ----------
@@ -74,7 +79,18 @@ class LayerChunks:
         The model's inputs, without paths.
     """
 
-    def __init__(self, model: Any, layer: Any, inputs: Any, baselines: Any, target: Any, extra: Any) -> None:
+    def __init__(
+        self,
+        model: Any,
+        layer: Any,
+        inputs: Any,
+        baselines: Any,
+        target: Any,
+        extra: Any,
+        *,
+        graphs: Graphs | None = None,
+    ) -> None:
+        self._graphs = graphs
         values = inputs if isinstance(inputs, tuple) else (inputs,)
         self._n_samples = n = _count(values)
         self._inputs, self._baselines = inputs, baselines
@@ -115,7 +131,7 @@ class LayerChunks:
             cut(self._extra),
         )
         samples = check_samples(path.inputs, path.baselines, target, path.extra)
-        return samples, PathModel(path.model, weights=self._weights)
+        return samples, PathModel(path.model, weights=self._weights, graphs=self._graphs)
 
     def release(self, first: int, stop: int) -> None:
         _release(self._pages, first, stop)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ._path_inputs import PathSamples, summing_dtype
 from ._path_model import PathModel
-from ._path_passes import Passes, pass_budget
+from ._path_passes import Passes, pass_budget, pass_device
 from ._path_refinement import (
     Accuracy,
     Shares,
@@ -173,12 +173,15 @@ class Plan:
         With a tolerance, how these share memory.
     n_nodes : int
         Gradients of a sample, at least.
+    room : int
+        Bytes of a GPU that may be filled, as measured passes show how many rows do so; else 0.
     """
 
     rows: int
     at_once: int
     shares: Shares | None
     n_nodes: int
+    room: int = 0
 
 
 def plan_passes(samples: PathSamples, per_row: int, rule: Rule, max_memory: int | float | str | None) -> Plan:
@@ -190,11 +193,14 @@ def plan_passes(samples: PathSamples, per_row: int, rule: Rule, max_memory: int 
         Where a single gradient does not fit.
     """
     device, accuracy = samples.inputs[0].device, rule.accuracy
+    gpu = pass_device(samples.inputs[0])
     if accuracy is None:
-        rows = pass_budget(max_memory, per_row, device.type) // per_row
-        return Plan(rows, rows, None, len(path_nodes(rule.method, rule.n_steps)[0]))
+        room = pass_budget(max_memory, per_row, device.type, gpu)
+        rows = room // per_row
+        n_nodes = len(path_nodes(rule.method, rule.n_steps)[0])
+        return Plan(rows, rows, None, n_nodes, 0 if gpu is None else room)
     kept = least_kept(rule.method, rule.n_steps, accuracy)
-    room = pass_budget(max_memory, per_row + memory_of_sample(samples, kept), device.type)
+    room = pass_budget(max_memory, per_row + memory_of_sample(samples, kept), device.type, gpu)
     shares = share(samples, kept, room, per_row, accuracy.max_n_steps)
     rows = (room - shares.bytes) // per_row
     return Plan(rows, shares.at_once, shares, first_nodes(rule.method, rule.n_steps))
@@ -219,7 +225,11 @@ def along_paths(
     n = len(samples)
     # Allocated before the passes: small results kept between large blocks would fragment the heap.
     result = Result.zeros(samples) if into is None else into
-    passes = Passes(model, plan.rows, bar)
+    gpu = pass_device(samples.inputs[0])
+    if gpu is not None and isinstance(samples.target, torch.Tensor):
+        # Copied in each pass, it would keep the device waiting each time.
+        samples = replace(samples, target=samples.target.to(samples.inputs[0].device))
+    passes = Passes(model, plan.rows, bar, gpu=gpu, room=plan.room // model.copies)
     passes.announce(n * plan.n_nodes)
     for first in range(0, n, plan.at_once):
         group = samples.take(torch.arange(first, min(first + plan.at_once, n)))

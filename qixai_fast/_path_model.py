@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from ._gpu.passes import Graphs
+
 _T = TypeVar("_T")
 
 
@@ -131,19 +133,30 @@ class PathModel:
     model : callable
     weights : callable, optional
         The module whose weights the model uses, where it is not the model itself.
+    graphs : Graphs, optional
+        Records gradient passes on a GPU, and replays them.
     """
 
-    def __init__(self, model: Callable[..., Any], weights: Any = None) -> None:
-        self._model = model
+    def __init__(
+        self, model: Callable[..., Any], weights: Any = None, *, graphs: Graphs | None = None
+    ) -> None:
+        self._model, self._graphs = model, graphs
         self._weights = model if weights is None else weights
         self._cudnn = CudnnFallback()
 
+    @property
+    def copies(self) -> int:
+        """How often passes need their memory: recorded ones have their own."""
+        return 1 if self._graphs is None else 2
+
     def _scores(self, rows: tuple[Tensor, ...], samples: PathSamples) -> Tensor:
         n_rows = int(rows[0].shape[0])
+        return self._scores_of(rows, samples.repeated_extra(n_rows // len(samples)), samples.target)
+
+    def _scores_of(self, rows: tuple[Tensor, ...], extra: tuple[Any, ...], target: Any) -> Tensor:
         # A copy, so that a model that works in place changes neither the leaf nor the caller's data.
         copies = tuple(row.clone() for row in rows)
-        output = self._model(*copies, *samples.repeated_extra(n_rows // len(samples)))
-        return select_outputs(output, samples.target, n_rows)
+        return select_outputs(self._model(*copies, *extra), target, int(rows[0].shape[0]))
 
     def outputs(self, samples: PathSamples, node: float) -> Tensor:
         """F at one point of each sample's path (0: baseline, 1: input), shape (n,), float64.
@@ -154,13 +167,13 @@ class PathModel:
         scores = self._scores(_points(samples, [node]), samples)
         return scores.detach().to(summing_dtype(scores))
 
-    def gradients(self, samples: PathSamples, nodes: Float64) -> Gradients:
+    def gradients(self, samples: PathSamples, nodes: Float64 | Tensor) -> Gradients:
         """Gradients of F at points of each sample's path, and F there.
 
         Parameters
         ----------
         samples : PathSamples
-        nodes : ndarray of shape (n_nodes,) or (n_nodes, n)
+        nodes : ndarray or Tensor of shape (n_nodes,) or (n_nodes, n)
 
         Returns
         -------
@@ -168,24 +181,56 @@ class PathModel:
         """
         return self._cudnn.run(lambda: self._gradients(samples, nodes))
 
-    def _gradients(self, samples: PathSamples, nodes: Float64) -> Gradients:
-        import torch
-
+    def _gradients(self, samples: PathSamples, nodes: Float64 | Tensor) -> Gradients:
         rows = _points(samples, nodes)
-        scores = self._scores(rows, samples)
-        found: tuple[Tensor | None, ...] = ()
-        if scores.requires_grad:
-            found = torch.autograd.grad(scores, rows, torch.ones_like(scores), allow_unused=True)
+        extra, target = samples.repeated_extra(len(nodes)), samples.target
+        if self._graphs is None:
+            scores, *found = self._pass(rows, extra, target)
+        else:
+            scores, *found = self._graphed_pass(self._graphs, rows, extra, samples)
         if all(gradient is None for gradient in found):
             raise ValueError(
                 "model: its output does not depend on the inputs through differentiable operations "
                 "(a detach, a no_grad block, an argmax or a conversion to NumPy cuts the path)"
             )
         n = len(samples)
+        assert scores is not None
         return Gradients(
-            scores.detach().reshape(len(nodes), n),
+            scores.reshape(len(nodes), n),
             tuple(None if g is None else g.reshape(len(nodes), n, *g.shape[1:]) for g in found),
         )
+
+    def _pass(
+        self, rows: tuple[Tensor, ...], extra: tuple[Any, ...], target: Any
+    ) -> tuple[Tensor | None, ...]:
+        """F at some rows, and its gradients there: none at all where nothing leads back to the rows."""
+        import torch
+
+        scores = self._scores_of(rows, extra, target)
+        found: tuple[Tensor | None, ...] = ()
+        if scores.requires_grad:
+            found = torch.autograd.grad(scores, rows, torch.ones_like(scores), allow_unused=True)
+        return scores.detach(), *found
+
+    def _graphed_pass(
+        self, graphs: Graphs, rows: tuple[Tensor, ...], extra: tuple[Any, ...], samples: PathSamples
+    ) -> tuple[Tensor | None, ...]:
+        """As :meth:`_pass`; what belongs to samples may change from pass to pass, all else is the same."""
+        import torch
+
+        own = samples.extra_by_sample
+        by_sample = tuple(x for x, has_rows in zip(extra, own, strict=True) if has_rows)
+        fixed = tuple(x for x, has_rows in zip(extra, own, strict=True) if not has_rows)
+        targets = (samples.target,) if isinstance(samples.target, torch.Tensor) else ()
+
+        def work(*tensors: Tensor) -> tuple[Tensor | None, ...]:
+            others = iter(tensors[len(rows) : len(rows) + len(by_sample)])
+            rest = iter(fixed)
+            arguments = tuple(next(others if has_rows else rest) for has_rows in own)
+            return self._pass(tensors[: len(rows)], arguments, tensors[-1] if targets else samples.target)
+
+        constants = (*fixed, samples.target if not targets else None)
+        return graphs.run(work, (*rows, *by_sample, *targets), constants)
 
     def probe(self, samples: PathSamples, n_rows: int = 2) -> int:
         """Check the model's output on the first samples; return the bytes that a row of a pass takes."""
@@ -219,7 +264,8 @@ class PathModel:
         per_sample = sum(row.numel() * 8 for row in rows)
         # Points, their copy, their gradient, and float32 twins of half precision; float64 sums, those of
         # the coarser rule, and temporaries. A third more for what the allocator leaves unused.
-        return (_HEADROOM * saved + 6 * per_pass + 6 * per_sample) * 4 // (3 * n_rows) + 1
+        taken = (_HEADROOM * saved + 6 * per_pass + 6 * per_sample) * 4 // (3 * n_rows) + 1
+        return taken * self.copies
 
     def _explain(self, error: RuntimeError, samples: PathSamples) -> None:
         """Raise a clearer error where the inputs' dtype is not the weights'."""

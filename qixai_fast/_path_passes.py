@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from . import _device
 from ._memory import parse_memory, require_budget
 from ._path_inputs import PathSamples, summing_dtype
 from ._path_model import Gradients, PathModel
@@ -17,18 +18,35 @@ if TYPE_CHECKING:
     from torch import Tensor
     from tqdm import tqdm
 
+    from ._gpu.passes import PassDevice
+
 _T = TypeVar("_T")
 
 # Bytes of a batch. On the CPU larger ones are slower: they leave the caches, and every large tensor is
-# fresh memory from the system. A GPU wants more rows, and gets all of an explicit budget.
+# fresh memory from the system.
 _CPU_BATCH = 64 * 2**20
+# Where the device is not asked what it has free.
 _CUDA_BATCH = 2**30
 # Buffers and code that torch's libraries keep once a model has run, and memory its allocator holds back.
 TORCH_OWN = 16 * 2**20
 
 
-def pass_budget(max_memory: int | float | str | None, least: int, device_type: str) -> int:
+def pass_device(tensor: Tensor) -> PassDevice | None:
+    """The GPU that a tensor lives on, as passes see it; None on the CPU."""
+    if tensor.device.type != "cuda":
+        return None
+    from ._gpu.backend import open_backend
+    from ._gpu.passes import PassDevice
+
+    return PassDevice(open_backend(tensor.device.index or 0), fused=_device.cuda_problem() is None)
+
+
+def pass_budget(
+    max_memory: int | float | str | None, least: int, device_type: str, gpu: PassDevice | None = None
+) -> int:
     """Bytes for passes: the budget less torch's own, or what serves the device best where that is less.
+
+    A GPU wants many rows: it gets all of an explicit budget, and without one half of what it has free.
 
     Raises
     ------
@@ -37,6 +55,8 @@ def pass_budget(max_memory: int | float | str | None, least: int, device_type: s
     """
     budget = parse_memory(max_memory)
     require_budget(budget, TORCH_OWN + least, "one gradient")
+    if gpu is not None:
+        return max(gpu.room(budget) - TORCH_OWN, least)
     default = max(_CUDA_BATCH if device_type == "cuda" else _CPU_BATCH, TORCH_OWN + least)
     if budget is None or device_type == "cpu":
         budget = min(budget or default, default)
@@ -86,12 +106,20 @@ class Passes:
         Counts gradients.
     least : int
         Rows that a pass cannot do without.
+    gpu : PassDevice or None
+        Where passes run, if not on the CPU.
+    room : int
+        Bytes that passes may take on the GPU. Passes of more rows than any before are measured, and the next
+        ones have as many rows as fill it by that; 0 where ``rows`` stay as they are.
     """
 
     model: PathModel
     rows: int
     bar: tqdm[Any]
     least: int = 1
+    gpu: PassDevice | None = None
+    room: int = 0
+    _measured: int = 0
 
     def announce(self, count: int) -> None:
         """So many gradients are still to come, at least."""
@@ -99,12 +127,24 @@ class Passes:
 
     def _fitting(self, work: Callable[[], _T], rows: int) -> _T | None:
         """The work's result; None where memory ran out, and ``rows`` are halved."""
-        found = unless_out_of_memory(work, give_up=rows <= self.least)
+        gpu = self.gpu
+        if gpu is None or not self.room or rows <= self._measured:
+            found = unless_out_of_memory(work, give_up=rows <= self.least)
+        else:
+            measured = unless_out_of_memory(lambda: gpu.peak(work), give_up=rows <= self.least)
+            found = None
+            if measured is not None:
+                from ._gpu.passes import rows_of
+
+                found, peak = measured
+                self._measured = rows
+                self.rows = max(self.least, rows_of(self.room, peak, rows))
         if found is None:
             self.rows = max(self.least, min(self.rows, rows // 2))
+            self.room = 0  # what is free is less than it seemed
         return found
 
-    def gradients(self, samples: PathSamples, nodes: Float64) -> Gradients:
+    def gradients(self, samples: PathSamples, nodes: Float64 | Tensor) -> Gradients:
         """As :meth:`PathModel.gradients`, in parts where memory runs out."""
         import torch
 
@@ -144,6 +184,9 @@ class Passes:
 
         self.announce(len(nodes) * len(samples))
         totals = [torch.zeros(x.shape, dtype=summing_dtype(x), device=x.device) for x in samples.inputs]
+        if self.gpu is not None:
+            self._sum_on(self.gpu, samples, nodes, weights, totals)
+            return totals
         start = 0
         while start < len(nodes):
             part = slice(start, start + max(1, self.rows // len(samples)))
@@ -154,6 +197,23 @@ class Passes:
                     total.add_(step, alpha=float(weight))
             start = part.stop
         return totals
+
+    def _sum_on(
+        self, gpu: PassDevice, samples: PathSamples, nodes: Float64, weights: Float64, totals: list[Tensor]
+    ) -> None:
+        """As :meth:`sums`: nothing goes to the host or comes from it on the way, so a GPU never waits."""
+        places, factors = gpu.constant(nodes), gpu.constant(weights)
+        start = 0
+        while start < len(nodes):
+            left = len(nodes) - start
+            # Passes of one size: of other sizes they would be slower, and no graph would fit them.
+            n_parts = -(-left // max(1, self.rows // len(samples)))
+            part = slice(start, start - (-left // n_parts))
+            found = self.gradients(samples, places[part]).by_input
+            for total, gradient in zip(totals, found, strict=True):
+                if gradient is not None:
+                    gpu.add_weighted(total, gradient, factors[part])
+            start = part.stop
 
     def flat_gradients(self, samples: PathSamples, index: Any, nodes: Float64, into: Tensor) -> Tensor:
         """Gradients at one node each of the samples at ``index``, all inputs side by side.

@@ -13,7 +13,7 @@ from ._layer_tensors import name_layers, tensor_of
 from ._layer_trapezoids import Group, Passes, Place, conduct, grown, layer_sums, result_dtype, trapezoid_nodes
 from ._path_inputs import PathSamples, check_samples, check_values, summing_dtype
 from ._path_model import PathModel, _points, check_model, recording
-from ._path_passes import pass_budget, unless_out_of_memory
+from ._path_passes import pass_budget, pass_device, unless_out_of_memory
 from ._path_refinement import check_tolerance
 from .attribution import Attribution
 
@@ -222,9 +222,9 @@ def layer_conductance(
         per_row = PathModel(model).probe(samples)
         sweep = LayerSweep(model, modules, samples, at_input=attribute_to_layer_input)
         more, dtypes, notes = _first_look(sweep, samples, modules, refined=accuracy is not None)
-        n, device = len(samples), samples.inputs[0].device
-        room = pass_budget(max_memory, per_row + more, device.type)
-        if max_memory is None:  # as many rows as without layers
+        n, gpu = len(samples), pass_device(samples.inputs[0])
+        room = pass_budget(max_memory, per_row + more, samples.inputs[0].device.type, gpu)
+        if max_memory is None and gpu is None:  # as many rows as without layers
             room = room // per_row * (per_row + more)
         rows = room // (per_row + more)
         complete = {name: note is None for name, note in notes.items()}

@@ -13,13 +13,15 @@ from ._path_chunks import Chunks, InputChunks, LayerChunks
 from ._path_inputs import PathSamples, check_samples, check_values
 from ._path_integrals import Result, along_paths, check_rule, plan_passes
 from ._path_model import PathModel, check_model, recording
-from ._path_passes import progress_bar
+from ._path_passes import pass_device, progress_bar
 from .attribution import Attribution
 from .attribution_store import attributions_in_store
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+    from ._gpu.passes import Graphs
 
 __all__ = ["Attribution", "integrated_gradients"]
 
@@ -40,6 +42,7 @@ def integrated_gradients(
     multiply_by_inputs: bool = True,
     out: str | os.PathLike[str] | None = None,
     max_memory: int | float | str | None = None,
+    cuda_graph: bool = False,
     progress: bool = False,
 ) -> Attribution:
     """Attribute an output's change from baseline to input to the single inputs.
@@ -104,8 +107,15 @@ def integrated_gradients(
     max_memory : int or str, optional
         Limit in bytes, or as ``"2GB"``, on what the passes allocate, estimated from the tensors that one
         row saves for its gradient, and 16 MiB for torch's own buffers; the result does not count. Without
-        it: 64 MiB (1 GiB on CUDA), or one row where that is more. The CPU uses no more than these 64 MiB,
-        as larger batches are slower.
+        it: 64 MiB, or one row where that is more. The CPU uses no more than these 64 MiB, as larger batches
+        are slower. A GPU gets all of a limit, and half of its free memory without one; there the first
+        passes are measured, which restarts torch's record of peak memory.
+    cuda_graph : bool, default=False
+        On a GPU, record a pass as a CUDA graph when its shape comes again, and replay it from then on: faster
+        for small batches of networks with many small operations, whose launches take longer than their work.
+        It needs twice the memory. The model must do the same for all inputs of a shape; where that cannot
+        be recorded (it reads values back to decide what to do, say), one warning says so, and passes run as
+        they are.
     progress : bool, default=False
         Show a progress bar.
 
@@ -123,7 +133,8 @@ def integrated_gradients(
         that the model cannot combine with them, and targets that are no integers.
     ValueError
         For NaN or infinite inputs, shapes and targets that do not fit, a model on another device, an
-        output that is not finite or has no gradient, and ``tol`` with a rule that does not nest.
+        output that is not finite or has no gradient, ``tol`` with a rule that does not nest, and
+        ``cuda_graph`` for inputs that are not on a GPU.
     MemoryBudgetError
         Where ``max_memory`` is too small for a single gradient.
     StoreError
@@ -166,6 +177,7 @@ def integrated_gradients(
         raise ValueError("baselines: wanted at least one in the list, got none")
     if out is not None and not isinstance(out, (str, os.PathLike)):
         raise TypeError(f"out: wanted the path of a directory, got {type(out).__name__}")
+    graphs = _open_graphs(inputs, cuda_graph)
     with recording():
         if out is None:
             found: Result | None = None
@@ -179,6 +191,7 @@ def integrated_gradients(
                         layer,
                         additional_forward_args,
                         checked=found is not None,
+                        graphs=graphs,
                     )
                     plan = plan_passes(samples, path_model.probe(samples), rule, max_memory)
                     bar.total = bar.total or len(starts) * len(samples) * plan.n_nodes
@@ -190,7 +203,14 @@ def integrated_gradients(
             for start in starts:
                 chunks.append(
                     _chunks(
-                        model, inputs, start, target, layer, additional_forward_args, checked=bool(chunks)
+                        model,
+                        inputs,
+                        start,
+                        target,
+                        layer,
+                        additional_forward_args,
+                        checked=bool(chunks),
+                        graphs=graphs,
                     )
                 )
             key = attribution_key(
@@ -208,8 +228,31 @@ def integrated_gradients(
     )
 
 
+def _open_graphs(inputs: Any, wanted: Any) -> Graphs | None:
+    """Where passes are recorded, if they are to be."""
+    import torch
+
+    if not isinstance(wanted, bool):
+        raise TypeError(f"cuda_graph: wanted True or False, got {type(wanted).__name__}")
+    first = inputs[0] if isinstance(inputs, tuple) and inputs else inputs
+    if not wanted or not isinstance(first, torch.Tensor):
+        return None
+    gpu = pass_device(first)
+    if gpu is None:
+        raise ValueError(f"cuda_graph: wanted inputs on a GPU, got them on {first.device}")
+    return gpu.graphs()
+
+
 def _paths(
-    model: Any, inputs: Any, baselines: Any, target: Any, layer: Any, extra: Any, *, checked: bool
+    model: Any,
+    inputs: Any,
+    baselines: Any,
+    target: Any,
+    layer: Any,
+    extra: Any,
+    *,
+    checked: bool,
+    graphs: Graphs | None,
 ) -> tuple[PathSamples, PathModel]:
     """The paths to integrate along, checked, and the model along them; ``checked``: the model is, already."""
     if layer is None:
@@ -217,16 +260,24 @@ def _paths(
         if not checked:
             check_model(model, samples, stacklevel=4)
         check_values(samples, as_tuple=isinstance(inputs, tuple))
-        return samples, PathModel(model)
+        return samples, PathModel(model, graphs=graphs)
     path = layer_path(model, layer, inputs, baselines, extra)
     samples = check_samples(path.inputs, path.baselines, target, path.extra)
     if not checked:
         check_model(model, samples, stacklevel=4)
-    return samples, PathModel(path.model, weights=model)
+    return samples, PathModel(path.model, weights=model, graphs=graphs)
 
 
 def _chunks(
-    model: Any, inputs: Any, baselines: Any, target: Any, layer: Any, extra: Any, *, checked: bool
+    model: Any,
+    inputs: Any,
+    baselines: Any,
+    target: Any,
+    layer: Any,
+    extra: Any,
+    *,
+    checked: bool,
+    graphs: Graphs | None,
 ) -> Chunks:
     """The paths to integrate along, some samples at a time; checked as far as the model need not run."""
     if layer is None:
@@ -234,8 +285,8 @@ def _chunks(
         if not checked:
             check_model(model, samples, stacklevel=4)
         check_values(samples, as_tuple=isinstance(inputs, tuple))
-        return InputChunks(model, samples)
-    chunks = LayerChunks(model, layer, inputs, baselines, target, extra)
+        return InputChunks(model, samples, graphs=graphs)
+    chunks = LayerChunks(model, layer, inputs, baselines, target, extra, graphs=graphs)
     if not checked:
         check_model(model, chunks.inputs, stacklevel=4)
     return chunks
