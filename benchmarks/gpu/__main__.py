@@ -14,6 +14,7 @@ import subprocess
 import sys
 import traceback
 from datetime import datetime, timezone
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from zlib import crc32
@@ -27,6 +28,7 @@ _PROBE, _SECOND_PROBE = 1 / 64, 1 / 8
 _CALLS = 6
 
 
+@cache
 def stamp_and_environment():
     """When and by what: names neither the machine nor its user."""
     made_by = environment() | {"threads": os.cpu_count()}

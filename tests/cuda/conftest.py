@@ -73,3 +73,27 @@ def gpu(monkeypatch):
     monkeypatch.setattr(_device, "gpu_tensor", gpu_tensor)
     monkeypatch.setattr(backend, "open_backend", lambda index: fakes.setdefault(index, FakeBackend(index)))
     return Device(backend.open_backend(0), True, resident)
+
+
+@pytest.fixture
+def small_blocks(gpu, monkeypatch):
+    """Few threads a block, for every family: in the simulator each is a thread of Python."""
+    if not gpu.simulated:
+        return
+    from qixai_fast.kernels import cells_cuda, digamma_cuda
+
+    from qixai_fast._gpu import codes, cosine, joint_counts, ksg_points, unit_rows
+
+    for module, name, threads in (
+        (joint_counts, "_THREADS", 8),
+        (joint_counts, "_SIDE", 2),
+        (joint_counts, "MOST_THREADS", 32),
+        (codes, "_THREADS", 16),
+        (ksg_points, "_THREADS", 8),
+        (digamma_cuda, "THREADS", 8),
+        (cells_cuda, "THREADS", 8),
+        (cosine, "SCAN_THREADS", 4),
+        (unit_rows, "FEWEST_THREADS", 2),
+        (unit_rows, "MOST_THREADS", 4),
+    ):
+        monkeypatch.setattr(module, name, threads)

@@ -13,6 +13,7 @@ from benchmarks.gpu.card import Card
 from benchmarks.gpu.targets import NOT_YET, TARGETS, gpu_text
 from benchmarks.gpu.works import WORKS
 
+pytestmark = pytest.mark.usefixtures("small_blocks")
 TINY = {
     "binned": {"features": 16, "samples": 40},
     "ksg": {"features": 16, "samples": 40},

@@ -10,6 +10,7 @@ import qixai_fast as qf
 from qixai_fast._gpu import backend as backends
 from qixai_fast.errors import MemoryBudgetError
 
+pytestmark = pytest.mark.usefixtures("small_blocks")
 WEIGHTS = np.array([0.25, 0.5, 0.25])
 # Functions with kernels of their own for CUDA.
 CALLS = {

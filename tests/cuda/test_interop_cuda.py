@@ -14,6 +14,7 @@ import qixai_fast as qf
 from qixai_fast import _device
 from qixai_fast._gpu.rows import DeviceRows
 
+pytestmark = pytest.mark.usefixtures("small_blocks")
 N, D = 24, 3
 WEIGHTS = np.array([0.25, 0.5, 0.25])
 CALLS = {
