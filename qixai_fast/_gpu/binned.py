@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from .._threads import ordered_map
 from .._validate import Float64
-from ..bins import Bins
+from ..bins import Bins, row_blocks
 from ..mutual_info.bias import TERM_TABLE_BYTES, Margins, PluginEstimator
 from ..mutual_info.pairing import Pairs, Tile
 from .backend import Backend
@@ -31,6 +32,9 @@ from .rows import DeviceRows
 from .spread import spread
 
 _SORT_BYTES = 2**32
+# Corrections that threads of the host work out, and how many pairs each takes at a time.
+_HOST_WORK = ("panzeri-treves", "permutation-mean")
+_TOGETHER = 512
 # Entropy terms, what cuBLAS works in, and small arrays.
 _OVERHEAD = TERM_TABLE_BYTES + 2**25
 
@@ -167,8 +171,10 @@ class _Sums:
 class PairValues:
     """Values of pairs of coded columns on one device, at most ``shape.side`` columns of each side a call."""
 
-    def __init__(self, backend: Backend, estimator: PluginEstimator, shape: Shape) -> None:
+    def __init__(self, backend: Backend, estimator: PluginEstimator, shape: Shape, n_jobs: int) -> None:
         self._estimator = estimator
+        # Where the host has little to do with a pair, threads only cost.
+        self._n_jobs = n_jobs if estimator.bias_correction in _HOST_WORK else 1
         self._counter = JointCounter(backend, estimator.terms, estimator.grassberger, shape)
 
     def start(
@@ -183,7 +189,17 @@ class PairValues:
         sums = _Sums(self._counter, *codes, first, second, estimator.needs_tables)
 
         def values() -> Float64:
-            return estimator.values(estimator.summarize_sums(*margins, first, second, *sums.arrays()))
+            arrays = sums.arrays()
+
+            def some(bounds: tuple[int, int]) -> Float64:
+                part = slice(*bounds)
+                own = (one[part] for one in arrays)
+                return estimator.values(estimator.summarize_sums(*margins, first[part], second[part], *own))
+
+            if self._n_jobs == 1:
+                return some((0, len(first)))
+            pieces = row_blocks(len(first), _TOGETHER)
+            return np.concatenate(list(ordered_map(some, pieces, min(self._n_jobs, len(pieces)))))
 
         return values
 
@@ -226,6 +242,7 @@ def pairwise_values(
     n_bins: int,
     strategy: str,
     zero: bool,
+    n_jobs: int,
     max_memory: int | None,
     backends: Sequence[Backend],
 ) -> Float64:
@@ -252,7 +269,7 @@ def pairwise_values(
                 own = [codes.to(backend) for codes in held]
             workers[backend] = (
                 _Columns(sides, bins, plan.rows, own),
-                PairValues(backend, estimator, plan.shape),
+                PairValues(backend, estimator, plan.shape, n_jobs),
             )
         columns, values_of = workers[backend]
         x, y, first, second = columns.of(tile, backend)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from threading import Lock
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ from .backend import Backend
 from .binned import PairValues, at_once, margins_of, plan_work
 from .codes import NO_CODE, DeviceCodes, Index, bins_on_device, code_bytes, counted, encode_on_device, padded
 from .rows import DeviceRows
+
+# Threads that draw permutations for the device.
+_MOST_DRAWN = 4
 
 
 def _runs(labels: Index) -> Iterator[slice]:
@@ -38,12 +42,10 @@ class DeviceBinnedNull:
     location, scale : (n_pairs,) float64
         As there.
     n_jobs : int
-        1: permutations follow one another on the device.
+        Permutations drawn at a time; on the device they follow one another.
     places : (n_pairs,) int64
         Pairs in the order in which they are asked for: tile after tile.
     """
-
-    n_jobs = 1
 
     def __init__(
         self,
@@ -58,6 +60,8 @@ class DeviceBinnedNull:
     ) -> None:
         n, n_bins = rows[0].n_samples, options.n_bins
         self._backend, self._options, self._n_samples = backend, options, n
+        self.n_jobs = min(n_jobs, _MOST_DRAWN)
+        self._free = Lock()
         bins = n_bins, n_bins if classes is None else classes[1]
         column = padded(n) * code_bytes(max(bins))
         # The order, classes, and columns that are taken and put in it.
@@ -86,8 +90,8 @@ class DeviceBinnedNull:
             if classes is not None:
                 self._codes.append(self._classes(*classes))
             self._margins = [margins_of(codes, options.estimator) for codes in self._codes]
-        self._values = PairValues(backend, options.estimator, plan.shape)
-        self._complete = PairValues(backend, options.complete, plan.shape)
+        self._values = PairValues(backend, options.estimator, plan.shape, n_jobs)
+        self._complete = PairValues(backend, options.complete, plan.shape, n_jobs)
         self._width = width = plan.shape.side
         first, second = pairs.columns(0, len(pairs))
         self._side = 0 if moves_first(first, second) else -1
@@ -117,7 +121,7 @@ class DeviceBinnedNull:
         moving, still = self._moving[chosen], self._still[chosen]
         codes, fixed = self._codes[self._side], self._codes[-1 - self._side]
         margins, of_fixed = self._margins[self._side], self._margins[-1 - self._side]
-        with self._backend.current():
+        with self._free, self._backend.current():
             sent = None if order is None else self._sent(inverse(order) if self._side == 0 else order)
             for band in _runs(moving // self._width):
                 columns, at = np.unique(moving[band], return_inverse=True)

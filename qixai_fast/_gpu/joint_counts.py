@@ -145,7 +145,10 @@ class JointCounter:
         self._terms = torch.from_numpy(terms).to(backend.device)
 
     def _send(self, columns: Index) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(columns, dtype=np.int64)).to(self.backend.device)
+        """Column numbers on the device; from pinned memory, so that the host does not wait for it."""
+        host = self.backend.pinned(columns.shape, torch.int64)
+        host.numpy()[:] = columns
+        return host.to(self.backend.device, non_blocking=True)
 
     def _shares(self, n_blocks: int, n: int, least: int) -> tuple[int, int]:
         """Blocks that share ``n`` steps, and the steps of each."""

@@ -146,6 +146,7 @@ def _pairwise(
             n_bins=n_bins,
             strategy=strategy,
             zero=zero,
+            n_jobs=resolve_n_jobs(n_jobs),
             max_memory=parse_memory(max_memory),
             backends=backends,
         )
