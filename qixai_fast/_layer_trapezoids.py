@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from tqdm import tqdm
 
+    from ._gpu.passes import PassDevice
+
 METHODS = ("chebyshev", "riemann_trapezoid")
 
 Place = tuple[str, int]
@@ -52,7 +54,8 @@ _PIECE = 1 << 17
 class _Trapezoids:
     """Sums over the steps of an activation's change times the mean of the gradients before and after."""
 
-    def __init__(self) -> None:
+    def __init__(self, gpu: PassDevice | None) -> None:
+        self._gpu = gpu
         self.totals: dict[Place, Tensor] = {}
         self._before: dict[Key, tuple[Tensor, Tensor]] = {}
 
@@ -78,16 +81,20 @@ class _Trapezoids:
                 for activation, gradient in zip(activations, gradients, strict=True)
             ]
             before = self._before.get(key)
-            _add(total.view(-1), nodes if before is None else [before, *nodes])
+            _add(total.view(-1), nodes if before is None else [before, *nodes], self._gpu)
             last = nodes[-1]
             # A view would keep all of the pass alive.
             self._before[key] = last if len(nodes) == 1 else (last[0].clone(), last[1].clone())
 
 
-def _add(total: Tensor, nodes: list[tuple[Tensor, Tensor]]) -> None:
+def _add(total: Tensor, nodes: list[tuple[Tensor, Tensor]], gpu: PassDevice | None) -> None:
     """Add the trapezoids between successive nodes, each an activation and a gradient, (m,)."""
     import torch
 
+    if gpu is not None:
+        for first, second in pairwise(nodes):
+            gpu.add_trapezoid(first, second, total)
+        return
     if total.device.type != "cpu":
         for (before, slope_before), (after, slope_after) in pairwise(nodes):
             change = after.to(total.dtype) - before.to(total.dtype)
@@ -143,12 +150,13 @@ def _largest(totals: Iterable[Tensor]) -> Tensor:
 
 @dataclass
 class Passes:
-    """Passes of at most ``rows`` rows (nodes times samples)."""
+    """Passes of at most ``rows`` rows (nodes times samples); on ``gpu``, if not on the CPU."""
 
     sweep: LayerSweep
     method: str
     rows: int
     bar: tqdm[Any]
+    gpu: PassDevice | None = None
 
     def sums(self, samples: PathSamples, n_steps: int, first: int) -> tuple[Tensor, dict[Place, Tensor]]:
         """F(input) - F(baseline), and the conductances, of a few samples.
@@ -157,7 +165,7 @@ class Passes:
         """
         nodes = trapezoid_nodes(self.method, n_steps)
         self.bar.total = max(self.bar.total or 0, self.bar.n + len(nodes) * len(samples))
-        trapezoids = _Trapezoids()
+        trapezoids = _Trapezoids(self.gpu)
         at_once = max(1, self.rows // len(samples))
         ends = []
         for start in range(0, len(nodes), at_once):

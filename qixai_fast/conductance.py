@@ -231,7 +231,7 @@ def layer_conductance(
         results = _Results(samples, dtypes, modules)
         first = 0
         with tqdm(total=n * (n_steps + 1), unit="gradient", disable=not progress) as bar:
-            passes = Passes(sweep, method, rows, bar)
+            passes = Passes(sweep, method, rows, bar, gpu)
             while first < n:
                 n_groups = -(-(n - first) // passes.rows)
                 here = slice(first, first - (first - n) // n_groups)

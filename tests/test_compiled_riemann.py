@@ -16,6 +16,7 @@ from qixai_fast.kernels.riemann_cuda import (
     make_add_weighted,
     make_add_weighted_elements,
 )
+from qixai_fast.kernels.trapezoids_cuda import add_trapezoid
 
 LANES = {HALF: 8, BRAIN: 8, SINGLE: 4, DOUBLE: 2}
 BITS = {HALF: types.uint16, BRAIN: types.uint16, SINGLE: types.uint32, DOUBLE: types.uint64}
@@ -70,6 +71,15 @@ def test_the_loop_over_steps_loads_sixteen_bytes_and_adds_in_float64_alone(kind,
 def test_all_loads_of_four_steps_come_before_the_first_sum():
     main = max(of_words(SINGLE, OPERANDS[0], (9, 0)).innermost_loops(), key=lambda body: body.count("fma"))
     assert main.rindex("v4.u32") < main.index("fma.rn.f64")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("operand", [F4, F8], ids=["single", "double"])
+def test_trapezoids_stay_in_registers(operand, architecture):
+    code = compiled(add_trapezoid, (operand, operand, operand, operand, F8), architecture)
+    assert (code.spilled, code.stack, code.shared) == (0, 0, 0)
+    assert code.count(r"ld\.global") == 5
+    assert not code.loops()
 
 
 def test_kernels_on_disk_are_known_again_in_another_process():

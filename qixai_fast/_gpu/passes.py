@@ -21,6 +21,7 @@ _SHARE = 0.5
 _FILLED = 7 / 8
 # Graphs share memory, yet each keeps its inputs and outputs.
 _MOST_GRAPHS = 4
+_THREADS = 128
 
 Outputs = tuple[torch.Tensor | None, ...]
 Pass = Callable[..., Outputs]
@@ -75,6 +76,23 @@ class PassDevice:
             return
         for step, weight in zip(gradient, weights, strict=True):
             total.addcmul_(step.to(total.dtype), weight)
+
+    def add_trapezoid(
+        self,
+        before: tuple[torch.Tensor, torch.Tensor],
+        after: tuple[torch.Tensor, torch.Tensor],
+        total: torch.Tensor,
+    ) -> None:
+        """Add an activation's change times the mean of its gradients to ``total``, float64; all are (m,)."""
+        if self._fused and before[0].dtype in (torch.float32, torch.float64):
+            from ..kernels.trapezoids_cuda import add_trapezoid
+
+            operands = [one.contiguous() for one in (before[0], after[0], before[1], after[1])]
+            blocks = -(-len(total) // _THREADS)
+            self._backend.launch(add_trapezoid, blocks, _THREADS, *operands, total)
+            return
+        change = after[0].to(total.dtype) - before[0].to(total.dtype)
+        total.addcmul_(change, before[1].to(total.dtype) + after[1], value=0.5)
 
     def graphs(self) -> Graphs:
         """Where passes are recorded, for as long as it is kept."""

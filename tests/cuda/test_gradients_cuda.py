@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import qixai_fast as qf
-from qixai_fast import _path_integrals, _path_passes, gradients
+from qixai_fast import _path_integrals, _path_passes, conductance, gradients
 from qixai_fast._gpu.passes import Graphs, PassDevice, rows_of
 from qixai_fast._path_passes import TORCH_OWN, pass_budget
 
@@ -76,7 +76,7 @@ def device(gpu, monkeypatch):
         if free is not None:
             gpu.backend.memory = free
         stand_in = StandIn(gpu.backend, network, bytes_of_row)
-        for module in (_path_passes, _path_integrals, gradients):
+        for module in (_path_passes, _path_integrals, gradients, conductance):
             monkeypatch.setattr(module, "pass_device", lambda tensor: stand_in)
         return stand_in, network, *tensors
 
@@ -141,6 +141,32 @@ def test_gradients_are_summed_where_they_are(gpu, fused, dtype):
         passes.add_weighted(total, gradient, passes.constant(weights))
         expected = 1 + np.einsum("s,snij->nij", weights, steps.double().cpu().numpy())
         np.testing.assert_allclose(total.cpu(), expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("count", [1, 127, 128, 129])
+def test_trapezoids_are_summed_where_they_are(gpu, fused, dtype, count):
+    four = torch.randn(4, 2 * count, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(
+        dtype
+    )
+    before, after, low, high = gpu.put(four)[:, ::2]
+    total = gpu.put(torch.ones(count, dtype=torch.float64))
+    PassDevice(gpu.backend, fused=fused).add_trapezoid((before, low), (after, high), total)
+    first, last, low, high = four[:, ::2].double()
+    torch.testing.assert_close(total.cpu(), 1 + (last - first) * (low + high) / 2, rtol=1e-14, atol=1e-14)
+
+
+@pytest.mark.parametrize("tol", [None, 1e-2])
+def test_conductances_are_those_of_the_cpu(device, tol):
+    wanted = qf.layer_conductance(Network(), data(), ["body.0", "body.1"], target=1, tol=tol)
+    _, network, x = device(Network(), data())
+    for limit in (None, TORCH_OWN + 10_000):
+        found = qf.layer_conductance(network, x, ["body.0", "body.1"], target=1, tol=tol, max_memory=limit)
+        for name, attribution in found.items():
+            assert attribution.values.device == x.device
+            torch.testing.assert_close(attribution.values.cpu(), wanted[name].values, rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(attribution.delta.cpu(), wanted[name].delta, rtol=1e-5, atol=1e-6)
 
 
 def test_constants_are_copied_once(gpu):
