@@ -9,8 +9,8 @@ What it costs, on paper, beside products of half precision with d features on 13
 1.7 GHz: 2 d operations a score, and 2 bytes written and 2 read for it. At d = 512 a product at 790 TFLOP/s
 takes 1.30 ps a score and hides its writes (0.42 ps at 4.8 TB/s). Reading takes 0.46 ps at nine tenths of that
 rate, with the scan's 2.5 instructions a score (0.09 ps) behind it. Placing the k (1 + ln(n / k)) scores that
-ever come above the bar, some 600 cycles each in one of 32 blocks of a multiprocessor, takes 0.03 ps a score
-for a list of 32 out of a million. Together 1.30 / 1.79 = 73 % of the bare product's rate. Scores of 4 bytes
+ever come above the bar, some 600 cycles each in one of 18 blocks of a multiprocessor, takes 0.05 ps a score
+for a list of 32 out of a million. Together 1.30 / 1.81 = 72 % of the bare product's rate. Scores of 4 bytes
 would be read in 0.93 ps, and give 58 %: :mod:`qixai_fast._gpu.cosine` says how 2 are enough.
 """
 
