@@ -169,6 +169,12 @@ class TestDamage:
         with pytest.raises(ValueError, match="local folder"):
             audit(url, "s3://bucket/report", progress=False)
 
+    def test_a_cache_that_cannot_be_made(self, url, tmp_path, monkeypatch):
+        (tmp_path / "file").write_text("x")
+        monkeypatch.setenv("QIXAI_FAST_CACHE", str(tmp_path / "file"))
+        with pytest.raises(OSError, match="copies of memory://a cannot be kept: Not a directory; set QIXAI"):
+            open_store(url)
+
     def test_a_cache_without_room(self, url, tmp_path):
         disk = tmp_path / "cache"
         disk.mkdir()

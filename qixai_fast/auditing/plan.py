@@ -244,7 +244,7 @@ def resolve_plan(plan: AuditPlan, store: ActivationStore) -> tuple[AuditPlan, li
         for ``n_neighbors``.
     """
     if store.n_samples == 0:
-        raise StoreError(f"{store.path}: the store holds no complete sample yet; capture some first")
+        raise StoreError(f"{store.location}: the store holds no complete sample yet; capture some first")
     least = max(_FEWEST_SAMPLES, plan.n_neighbors + 2)
     if store.n_samples < least:
         raise ValueError(

@@ -124,7 +124,15 @@ class RemoteStore(ActivationStore):
         super().__init__(Path(), manifest, journal)
         self.location = url.rstrip("/")
         self.path = _folder(self.location, self.checksum)
-        self._held = _hold(self.path)
+        try:
+            self._held = _hold(self.path)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"copies of {self.location} cannot be kept: {error.strerror}; set QIXAI_FAST_CACHE to a "
+                "folder that can be written to",
+                str(self.path),
+            ) from None
         _remove_others(self.path)
         with _lock:
             _sources[str(self.path.resolve())] = self.location, manifest, journal
