@@ -100,7 +100,7 @@ def similarity_matrix(
     X, Y = _units(sides, center=center, dtype=dtype)
     shape = X.rows.n_samples, Y.rows.n_samples
     with X.backend.current(), exact_products():
-        tiles = Tiles.within(X, Y, (0, shape[0]), budget, each_x=0, each_y=0)
+        tiles = Tiles.within(X, Y, (0, shape[0]), budget)
         result = out
         if out is None and X.rows.resident:
             result = torch.empty(shape, dtype=X.dtype, device=X.backend.device)
@@ -191,14 +191,16 @@ class _Search:
         self._quick = Y.rows.n_samples >= QUICK_FROM and self._listed <= MOST_SHARED
         self._tolerance = (np.float32 if X.dtype == torch.float32 else np.float64)(tolerance)
         itemsize = X.dtype.itemsize
-        # Best k, as they are found and where rows are searched again; then candidates, vectors in float16 and
-        # half of the exact ones a second time.
-        each_x = 2 * k * (itemsize + 8) + 64
-        each_y = 0
+        # The best k of all rows, twice while they are finished; what is returned as it is does not count.
+        best = k * (itemsize + 8)
+        fixed = (span[1] - span[0]) * best * (1 if X.rows.resident else 2)
+        # Of a block: the best of rows searched again, candidates, vectors in float16, and half of the exact
+        # ones a second time.
+        each_x, each_y = best + 64, 0
         if self._quick:
             each_x += self._listed * 12 + self._width * (2 + itemsize // 2)
             each_y = self._width * (4 + 2 * itemsize)
-        self._tiles = Tiles.within(X, Y, span, budget, each_x=each_x, each_y=each_y)
+        self._tiles = Tiles.within(X, Y, span, budget, fixed=fixed, each_x=each_x, each_y=each_y)
 
     def run(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Values and indices of the best."""

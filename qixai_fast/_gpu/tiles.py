@@ -53,7 +53,15 @@ class Tiles:
 
     @classmethod
     def within(
-        cls, X: UnitRows, Y: UnitRows, span: tuple[int, int], budget: int | None, *, each_x: int, each_y: int
+        cls,
+        X: UnitRows,
+        Y: UnitRows,
+        span: tuple[int, int],
+        budget: int | None,
+        *,
+        fixed: int = 0,
+        each_x: int = 0,
+        each_y: int = 0,
     ) -> Tiles:
         """The largest blocks and panels that fit a budget.
 
@@ -64,6 +72,8 @@ class Tiles:
             Rows of ``X``.
         budget : int or None
             As the caller gave it.
+        fixed : int
+            Bytes that are taken all the time.
         each_x, each_y : int
             Bytes that a row of a block and a row of a panel take, beside their unit vectors.
 
@@ -74,6 +84,7 @@ class Tiles:
         """
         first, last = span
         n_x, n_y, backend = last - first, Y.rows.n_samples, X.backend
+        fixed += X.rows.n_samples + n_y + _FIXED
         each_x += X.rows.n_features * X.dtype.itemsize
 
         def beside(size: int) -> int:
@@ -81,7 +92,7 @@ class Tiles:
             meeting = min(size, n_y) * (Y.row_bytes() + each_y)
             scores = min(_TALL * size, n_x) * columns(min(size, n_y), X.dtype.itemsize) * X.dtype.itemsize
             reading = min(size, n_x) * X.row_bytes()
-            return max(meeting + scores, reading) + X.rows.n_samples + n_y + _FIXED
+            return max(meeting + scores, reading) + fixed
 
         size, free = LARGEST_TILE, backend.budget(budget)
         while size > _SMALLEST_TILE and 2 * beside(size) > free:
