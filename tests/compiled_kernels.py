@@ -32,7 +32,7 @@ class Compiled:
         return len(re.findall(pattern, self.ptx))
 
     def loops(self) -> list[str]:
-        """PTX between a label and a later branch back to it: bodies of loops, the inner ones within others."""
+        """PTX from a label to a later branch back to it: bodies of loops, inner ones within others."""
         lines = self.ptx.splitlines()
         at = {m[1]: i for i, line in enumerate(lines) if (m := re.match(r"(\$L\w+):", line))}
         found = []
