@@ -164,12 +164,12 @@ def audit(
     files = None if out is None else output_files(Path(out), opened)
     context = AuditContext(opened, plan, classes, no_classes, files, code_digest())
     costs = stage_costs(context, subject=model is not None and plan.n_attributions > 0, measure=progress)
+    subject = None
+    if model is not None and plan.n_attributions > 0:
+        subject = draw_subject(context, model, inputs, target, stage_generator(seed, "inputs"))
     # Held from here on: whoever cannot have it need not wait for the checksums.
     with nullcontext() if files is None else files.locked():
         verified = _check_data(opened, progress)
-        subject = None
-        if model is not None and plan.n_attributions > 0:
-            subject = draw_subject(context, model, inputs, target, stage_generator(seed, "inputs"))
         runner = StageRunner(files, {}, seed, len(costs) - 1, progress, context.tidy, costs, watch.check)
 
         def timings() -> dict[str, Any]:
