@@ -149,6 +149,12 @@ def _call(payload: bytes, item: Any, *depends: Any) -> Any:
         raise _named(error) from None
 
 
+def _word(function: Callable[..., Any] | None) -> str:
+    """A function's name in letters alone."""
+    name = "any" if function is None else getattr(function, "__name__", type(function).__name__)
+    return "".join(filter(str.isalpha, name)) or "any"
+
+
 # What runs here ---------------------------------------------------------------------------------
 
 
@@ -173,8 +179,14 @@ class Cluster:
     @property
     def threads(self) -> int:
         """Threads of all workers there are now, one at least."""
+        return max(1, len(self._seats()))
+
+    def _seats(self) -> list[str]:
+        """Addresses of all workers there are now, each as often as it has threads, in turns."""
         with self._answered():
-            return max(1, sum(int(count) for count in self.client.nthreads().values()))
+            threads = {address: int(count) for address, count in sorted(self.client.nthreads().items())}
+        turns = range(max(threads.values(), default=0))
+        return [address for turn in turns for address, count in threads.items() if turn < count]
 
     @contextmanager
     def _answered(self) -> Iterator[None]:
@@ -227,11 +239,24 @@ class Cluster:
             self._seen[path] = size
         return True
 
-    def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """A future of a module's own function; arguments may be futures, or lists of them."""
+    def submit(
+        self,
+        function: Callable[..., Any],
+        *arguments: Any,
+        kind: Callable[..., Any] | None = None,
+        worker: str | None = None,
+    ) -> Any:
+        """A future of a module's own function; arguments may be futures, or lists of them.
+
+        ``worker`` should run it, if it is there and not behind the others.
+
+        The scheduler learns how long tasks of a kind take, by the words of their keys: without one, long
+        tasks would be taken for short ones, and pile up on the worker that has what they need.
+        """
         self.n_tasks += 1
-        key = f"qixai-{function.__name__.strip('_')}-{id(self):x}-{next(_numbers)}"
-        return self.client.submit(function, *arguments, key=key, pure=False)
+        key = f"qixai-{_word(function)}-{_word(kind)}-{id(self):x}-{next(_numbers)}"
+        place = {} if worker is None else {"workers": [worker], "allow_other_workers": True}
+        return self.client.submit(function, *arguments, key=key, pure=False, **place)
 
     def payload(self, value: Any) -> Any:
         """Functions and what they close over, kept on the cluster; a task that is run again finds them."""
@@ -292,12 +317,13 @@ class Cluster:
             size *= 2
         payload = self.payload((function, combine))
         cut = [items[start : start + size] for start in range(0, len(items), size)]
-        leaves = [self.submit(_subtree, payload, _origins.dump(part)) for part in cut]
+        leaves = [self.submit(_subtree, payload, _origins.dump(part), kind=function) for part in cut]
         level = leaves
         while len(level) > 1:
             groups = [level[start : start + _FAN_IN] for start in range(0, len(level), _FAN_IN)]
             level = [
-                group[0] if len(group) == 1 else self.submit(_joined, payload, group) for group in groups
+                group[0] if len(group) == 1 else self.submit(_joined, payload, group, kind=function)
+                for group in groups
             ]
         try:
             result: Partial = self.wait(level[0])
@@ -313,7 +339,10 @@ class Cluster:
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """As :func:`mapped`: batches of items, longer ones where items are quick, a few of them in flight."""
         payload = self.payload(function)
-        threads = self.threads
+        seats = self._seats()
+        threads = max(1, len(seats))
+        # In turns: left alone, the scheduler puts the first tasks where their function is, all of them.
+        turns = itertools.cycle(seats or [None])
         longest = 2**20
         if isinstance(items, Sized):
             longest = max(1, len(items) // (_TASKS_PER_THREAD * threads))
@@ -325,7 +354,9 @@ class Cluster:
                 batch = list(itertools.islice(source, size))
                 if not batch:
                     break
-                pending.append(self.submit(_batch, payload, _origins.dump(batch)))
+                pending.append(
+                    self.submit(_batch, payload, _origins.dump(batch), kind=function, worker=next(turns))
+                )
             if not pending:
                 return
             results, seconds = self.wait(pending.popleft())
@@ -337,7 +368,7 @@ class Cluster:
     def graph(self, function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> list[Any]:
         """Futures of ``function(item, *results)`` for each ``(item, *futures)``."""
         payload = self.payload(function)
-        return [self.submit(_call, payload, *call) for call in calls]
+        return [self.submit(_call, payload, *call, kind=function) for call in calls]
 
 
 def _how_it_died(error: Any) -> str:
