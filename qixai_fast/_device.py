@@ -187,7 +187,11 @@ def cuda_problem() -> str | None:
         cuda: Any = importlib.import_module("numba.cuda")
     except ImportError as error:
         return f"numba-cuda cannot be imported: {error}"
-    if not cuda.is_available():
+    try:
+        usable = cuda.is_available()
+    except RuntimeError as error:  # there is a driver, and no libnvvm
+        return f"numba-cuda finds no compiler: {str(error).splitlines()[0]}; set CUDA_HOME, or {mend}"
+    if not usable:
         return f"numba-cuda finds no driver or no compiler: {cuda.cuda_error() or mend}"
     return None
 

@@ -242,7 +242,7 @@ WORKS = {
         {"rows": 1_000_000, "width": 512, "tiles": [(8192, 8192), (8192, 32768), (32768, 32768)]},
     ),
     "pca": (pca, {"rows": 10_000_000, "width": 1024}),
-    "riemann": (riemann, {"steps": 50, "samples": 100_000, "width": 1000}),
+    "riemann": (riemann, {"steps": 50, "samples": 400_000, "width": 1000}),
     "gradients": (
         attributions,
         {

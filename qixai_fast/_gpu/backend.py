@@ -81,7 +81,8 @@ class Backend:
     def free_memory(self) -> int:
         """Bytes that can be allocated: the device's own, and what torch holds and does not use."""
         free, _ = torch.cuda.mem_get_info(self.device)
-        idle = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+        held = torch.cuda.memory_stats(self.device)
+        idle = held.get("reserved_bytes.all.current", 0) - held.get("allocated_bytes.all.current", 0)
         return int(free + idle)
 
     def budget(self, max_memory: int | None) -> int:

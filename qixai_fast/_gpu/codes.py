@@ -54,8 +54,8 @@ def block_rows(rows: DeviceRows, room: int) -> int:
 
 
 def sort_bytes(rows: DeviceRows) -> int:
-    """Bytes that sorting a column takes: values, sorted ones with their places, as much for the sort."""
-    return rows.n_samples * (3 * work_dtype(rows).itemsize + 24)
+    """Bytes that sorting a column takes: values, sorted ones and their places, and torch's own for several."""
+    return rows.n_samples * (4 * work_dtype(rows).itemsize + 32)
 
 
 class _Columns:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -104,6 +105,21 @@ def rows_of(room: int, peak: int, rows: int) -> int:
     return max(1, int(_FILLED * room * rows) // max(peak, 1))
 
 
+@contextmanager
+def _nothing_waited_for() -> Iterator[None]:
+    """RuntimeError where the host waits for the device: recording that would fail, and torch not recover."""
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        before = torch.cuda.get_sync_debug_mode()
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+    if any("synchronizing CUDA operation" in str(one.message) for one in seen):
+        raise RuntimeError("the model waits for the device")
+
+
 class Recorder:
     """Records work as CUDA graphs that share memory, so that they are replayed one after the other."""
 
@@ -120,12 +136,14 @@ class Recorder:
             current = torch.cuda.current_stream()
             side: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             side.wait_stream(current)
-            with torch.cuda.stream(side):
+            with torch.cuda.stream(side), _nothing_waited_for():
                 work()
             current.wait_stream(side)
             graph = torch.cuda.CUDAGraph()
-            # Other threads may go on allocating meanwhile.
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            # Other threads may go on allocating meanwhile. A recording that fails leaves its own stream the
+            # current one: the outer context puts ours back.
+            recording: Any = torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local")
+            with torch.cuda.stream(current), recording:
                 outputs = work()
             self._pool = graph.pool()
         return graph.replay, outputs

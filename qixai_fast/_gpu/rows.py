@@ -119,8 +119,10 @@ class DeviceRows:
         span = first, self.n_samples if last is None else last
         for start, block in self._resident(rows, *span) if self.resident else self._streamed(rows, *span):
             # A sum is finite unless a value is not or the sum is too large: then each one is looked at.
+            # Before a sum in a wider type torch copies the block, but from half to single on a GPU.
             if checked:
-                wrong |= ~torch.isfinite(block.sum(dtype=torch.float64))
+                wide = torch.float64 if block.dtype == torch.float64 else torch.float32
+                wrong |= ~torch.isfinite(block.sum(dtype=wide))
             yield start, block
         if bool(wrong):
             self._name_the_first(rows, *span)

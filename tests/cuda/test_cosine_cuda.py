@@ -297,7 +297,8 @@ def test_what_is_not_finite_is_named(small):
 def test_the_budget_is_kept(small, monkeypatch, look):
     monkeypatch.setattr(cosine, "QUICK_FROM", look)
     monkeypatch.setattr(tiles, "_SMALLEST_TILE", 4)
-    monkeypatch.setattr(tiles, "_FIXED", 2**10)
+    if small.simulated:  # a device's own sums and sorts take room, too
+        monkeypatch.setattr(tiles, "_FIXED", 2**10)
     X, Y = drawn(21, 150), drawn(40, 150, seed=1)
     calls = (
         lambda **how: qf.cosine_similarity(X, device="cuda", **how),

@@ -245,7 +245,8 @@ def test_elements_are_streamed_in_stretches_where_a_step_is_too_much(gpu, monkey
         begin = starts.cpu().numpy() if torch.is_tensor(starts) else starts
         wanted = reference.riemann_accumulate(gradients, [1, 2, 3], inputs.cpu().numpy(), begin)
         close(found, wanted, torch.float32)
-    assert all(entry[1][1] <= 64 for entry in gpu.backend.log if entry[0] == "pinned") or not gpu.simulated
+    if gpu.simulated:
+        assert all(entry[1][1] <= 64 for entry in gpu.backend.log if entry[0] == "pinned")
 
 
 def test_a_budget_that_is_too_small_and_the_one_offered(gpu):
