@@ -54,7 +54,7 @@ def block_rows(rows: DeviceRows, room: int) -> int:
 
 
 def sort_bytes(rows: DeviceRows) -> int:
-    """Bytes that sorting a column takes: values, sorted ones and their places, and torch's own for several."""
+    """Bytes that sorting a column takes: values, sorted ones and their places, and torch's own for many."""
     return rows.n_samples * (4 * work_dtype(rows).itemsize + 32)
 
 
