@@ -39,6 +39,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import qixai_fast as qf
+from benchmarks.environment import environment
 from qixai_fast._cluster import on_cluster
 from qixai_fast.auditing.rates import Rates
 from qixai_fast.store import LayerSpec, create_store
@@ -123,7 +124,13 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     plan = qf.AuditPlan(n_permutations=arguments.permutations)
     # Loads kernels and files; as few permutations as a test can have.
     short = qf.AuditPlan(n_permutations=19)
-    found: dict[str, Any] = {"samples": arguments.samples, "features": arguments.features, "workers": {}}
+    found: dict[str, Any] = {
+        "layers": LAYERS,
+        "samples": arguments.samples,
+        "features": arguments.features,
+        "permutations": arguments.permutations,
+        "workers": {},
+    }
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
         folder = Path(scratch)
         make_store(folder / "store", arguments.samples, arguments.features)
@@ -217,9 +224,9 @@ def show(found: dict[str, Any], cluster: Network) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
-    parser.add_argument("--samples", type=int, default=100_000)
-    parser.add_argument("--features", type=int, default=256)
-    parser.add_argument("--permutations", type=int, default=1000)
+    parser.add_argument("--samples", type=int, default=200_000)
+    parser.add_argument("--features", type=int, default=128)
+    parser.add_argument("--permutations", type=int, default=500)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument(
         "--network", type=float, default=1.25e9, help="bytes/s of a worker's link (10 Gbit/s)"
@@ -234,6 +241,7 @@ def main() -> None:
         arguments.workers = [2]
     cluster = Network(arguments.network, arguments.file_system)
     found = measure(arguments)
+    found["environment"] = environment()
     found["model"] = {"assumptions": asdict(cluster), "sizes": show(found, cluster)}
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(found, indent=1) + "\n")

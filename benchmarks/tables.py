@@ -12,6 +12,7 @@ from pathlib import Path
 from zlib import crc32
 
 from benchmarks.accuracy.table import accuracy_lines
+from benchmarks.audits import audits_text
 from benchmarks.environment import environment_line
 from benchmarks.gpu.targets import gpu_text
 
@@ -179,8 +180,12 @@ def with_section(text, name, body):
 def readme_text(text, results=RESULTS):
     """README.md with its tables written anew."""
     text = with_section(text, "speed", speed_text(results))
-    on_gpu = results / "gpu.json"
-    text = with_section(text, "gpu", gpu_text(read_json(on_gpu) if on_gpu.is_file() else None))
+    gpu, audit, scaling = (
+        read_json(path) if path.is_file() else None
+        for path in (results / f"{name}.json" for name in ("gpu", "audit", "scaling"))
+    )
+    text = with_section(text, "audits", audits_text(audit, scaling))
+    text = with_section(text, "gpu", gpu_text(gpu))
     return with_section(text, "accuracy", accuracy_text(results))
 
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks import racing, tables
+from benchmarks.audits import audits_text
 
 ROOT = Path(__file__).parents[1]
 
@@ -218,3 +219,33 @@ def test_marks_must_be_there():
 )
 def test_duration(seconds, text):
     assert tables.duration(seconds) == text
+
+
+def test_tables_of_audits_say_what_is_missing_and_what_differs():
+    assert audits_text(None, None).count("Not measured yet.") == 2
+    made_by = json.loads((tables.RESULTS / "ksg.json").read_text(encoding="utf-8"))["runs"]
+    made_by = next(iter(made_by.values()))
+    audit = {
+        "environment": made_by,
+        "arguments": {"layers": 2, "features": 10, "samples": 1_000_000, "max_memory": "2GB"},
+        "seconds": 30.4,
+        "peak_memory_bytes": 1.25e9,
+        "kinds": {"layer": {"actual": 10.0, "planned": 8.0}, "ksg": {"actual": 20.0, "planned": 32.0}},
+    }
+    worker = {
+        "seconds": 60.0,
+        "ratio": 2.0,
+        "same_bits": False,
+        "tasks": 7,
+        "empty_task": 2e-3,
+        "real_task": 0.01,
+    }
+    scaling = {
+        "environment": made_by, "layers": 2, "features": 10, "samples": 300, "permutations": 99,
+        "local": {"n_jobs": 2, "seconds": 30.0}, "workers": {"4": worker},
+    }  # fmt: skip
+    text = audits_text(audit, scaling)
+    assert "| layer | 10.0 | 8.0 | 1.25 |" in text
+    assert "| all | 30.0 | 40.0 | 0.75 |" in text
+    assert "(0.1 GB)" in text
+    assert "| 4 Dask | 60.0 | 2.00 | **no** | 7 | 2.0 ms | 10.0 ms |" in text

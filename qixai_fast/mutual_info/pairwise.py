@@ -28,6 +28,8 @@ _READ_GROUP = 4
 _TASK_PAIRS = 32
 # Row blocks in flight while columns are read and checked.
 _READ_BYTES = 2 * 2**20
+# Chosen pairs that are sent to a cluster; fewer take less time than reading their columns on every worker.
+_SENT_PAIRS = 64
 # Variables that a worker of a cluster keeps.
 _KEPT_BYTES = 2**29
 # Objects, whatever the number of samples.
@@ -204,7 +206,8 @@ def pairwise_values(
     (d_x, d_y) float64, or (m,) with pairs.
     """
     cluster = current()
-    if engine is None and cluster is not None and cluster.reaches(first, second):
+    few = pairs is not None and len(pairs) < _SENT_PAIRS
+    if engine is None and cluster is not None and not few and cluster.reaches(first, second):
         return pairwise_elsewhere(first, second, pairs, options)
     engine = engine or ThreadEngine(first.n_samples, options, plan.n_jobs, plan.capacity)
     jitter = Jitter(options.seed, first.n_samples)
