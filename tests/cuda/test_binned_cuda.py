@@ -130,7 +130,7 @@ def test_codes_that_do_not_fit_of_a_tensor(gpu, monkeypatch):
 
 
 def test_budgets(gpu):
-    X = made(5000, 40) if gpu.simulated else made(2_000_000, 40)
+    X = made(5000, 80) if gpu.simulated else made(2_000_000, 80)
     from qixai_fast._gpu.rows import DeviceRows
 
     rows = [DeviceRows.of(X, "X", gpu.backend)]
@@ -140,7 +140,7 @@ def test_budgets(gpu):
 
     ample = plan(None)
     assert ample.held is None
-    assert ample.shape.side == 40
+    assert ample.shape.side == 80
     with pytest.raises(MemoryBudgetError) as error:
         plan(1000)
     for strategy in ("uniform", "quantile"):
