@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,38 @@ SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 if SIMULATED:
     # The simulator's manager polls its threads: with Python's 5 ms a turn it takes most of the time.
     sys.setswitchinterval(1e-4)
+
+    from numba.cuda.simulator.kernelapi import FakeCUDAShared
+
+    class _Allocations(dict):
+        """A block's shared arrays, each made once.
+
+        The simulator looks for an array, makes it and keeps it: threads that come to it together would have
+        one each. From looking in vain until it is kept, the others wait.
+        """
+
+        def __init__(self):
+            super().__init__()
+            self._lock = threading.Lock()
+
+        def get(self, key):
+            self._lock.acquire()
+            found = super().get(key)
+            if found is not None:
+                self._lock.release()
+            return found
+
+        def __setitem__(self, key, array):
+            super().__setitem__(key, array)
+            self._lock.release()
+
+    _begin = FakeCUDAShared.__init__
+
+    def _begin_with_lock(self, *arguments):
+        _begin(self, *arguments)
+        self._allocations = _Allocations()
+
+    FakeCUDAShared.__init__ = _begin_with_lock
 
 if torch is None or not (SIMULATED or torch.cuda.is_available()):
     collect_ignore_glob = ["*.py"]
