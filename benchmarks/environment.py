@@ -10,7 +10,10 @@ from importlib import metadata
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 SEED = 0
 # A peer that is missing has no version, and no numbers either.
-PACKAGES = ("qixai-fast", "numpy", "scipy", "numba", "llvmlite", "scikit-learn", "torch", "NPEET", "ennemi")
+PACKAGES = (
+    *("qixai-fast", "numpy", "scipy", "numba", "llvmlite", "scikit-learn", "torch", "NPEET", "ennemi"),
+    *("captum", "dask", "faiss-cpu", "fbpca", "shap", "lime"),
+)
 
 
 def limit_threads():
