@@ -29,9 +29,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.study", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument(
-        "parts", nargs="*", choices=[*PARTS, []], metavar="PART", help=f"of {', '.join(PARTS)}"
-    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all without")
     parser.add_argument("--images", type=Path, help="folder with one folder of images a class")
     parser.add_argument("--quick", action="store_true", help="small sizes: does it still run? wants --out")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of results, figures and README.md")
