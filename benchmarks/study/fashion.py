@@ -198,7 +198,7 @@ def train(
         model.load_state_dict(torch.load(path, weights_only=True))
     elif epochs:
         places, labels = choose(data, seed, n_train, label_noise, imbalance)
-        _fit(model, data.train.images[places], labels, seed, epochs)
+        fit(model, data.train.images[places], labels, seed, epochs)
         options.work.mkdir(parents=True, exist_ok=True)
         fresh = path.with_suffix(f".{seed}.tmp")
         torch.save(model.state_dict(), fresh)
@@ -225,7 +225,8 @@ def choose(data, seed, n_train, label_noise=0.0, imbalance=None):
     return torch.from_numpy(places), torch.from_numpy(given)
 
 
-def _fit(model, images, labels, seed, epochs):
+def fit(model, images, labels, seed, epochs):
+    """Train a network in place, on one thread."""
     torch.set_num_threads(1)
     order = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
