@@ -9,6 +9,7 @@ normalisation, Glorot-uniform weights and Adam at 1e-3, as in a first network wr
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import lru_cache
@@ -200,9 +201,9 @@ def train(
         places, labels = choose(data, seed, n_train, label_noise, imbalance)
         fit(model, data.train.images[places], labels, seed, epochs)
         options.work.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_suffix(f".{seed}.tmp")
+        fresh = path.with_suffix(f".{os.getpid()}.tmp")
         torch.save(model.state_dict(), fresh)
-        fresh.replace(path)  # a training that was killed leaves nothing that looks complete
+        fresh.replace(path)  # so that one that was killed, or goes on beside, is never read half
     model = model.to(dtype).eval().requires_grad_(False)
     kind = str(dtype).removeprefix("torch.")
     return Trained(model, accuracy(model, data.test), f"{name}-{kind}")
