@@ -1,4 +1,4 @@
-"""Cosine similarity: beside the product of matrices that it cannot do without, and scikit-learn."""
+"""Cosine similarity: beside the product of matrices that it needs, scikit-learn, torch, dask and faiss."""
 
 import tracemalloc
 
@@ -7,6 +7,14 @@ import pytest
 from sklearn.metrics.pairwise import cosine_similarity as sklearn_cosine
 
 import qixai_fast as qf
+from benchmarks.peers import optional
+
+torch = optional("torch")
+dask = optional("dask")
+da = optional("dask.array")
+faiss = optional("faiss")
+if faiss:
+    faiss.omp_set_num_threads(1)
 
 
 def layers(rng, size, dtype):
@@ -14,6 +22,15 @@ def layers(rng, size, dtype):
     d = size(512, 32)
     shapes = (size(20_000, 300), d), (size(2_000, 100), d)
     return [rng.standard_normal(shape).astype(np.float32).astype(dtype) for shape in shapes]
+
+
+def torch_cosine(X, Y):
+    """As torch's users write it for all pairs of rows: normalise, then one product."""
+    if torch is None:
+        return None
+    wide_x, wide_y = torch.from_numpy(X), torch.from_numpy(Y)
+    normalize = torch.nn.functional.normalize
+    return lambda: (normalize(wide_x) @ normalize(wide_y).T).numpy()
 
 
 def work(X, Y, what):
@@ -26,10 +43,39 @@ def test_full_matrix(race, size, rng, dtype):
     results = race(
         work(X, Y, "cosine_similarity"),
         lambda: qf.cosine_similarity(X, Y, n_jobs=1),
-        {"X @ Y.T": lambda: X @ Y.T, "scikit-learn": lambda: sklearn_cosine(X, Y)},
+        {
+            "X @ Y.T": lambda: X @ Y.T,
+            "scikit-learn": lambda: sklearn_cosine(X, Y),
+            "torch normalize, matmul": torch_cosine(X, Y),
+        },
         least={"X @ Y.T": 1 / 1.1} if dtype is np.float32 else None,
     )
-    np.testing.assert_allclose(results["ours"], results["scikit-learn"], atol=1e-5)
+    for name in set(results) - {"ours", "X @ Y.T"}:
+        np.testing.assert_allclose(results["ours"], results[name], atol=1e-5)
+
+
+def dask_cosine(path, Y):
+    """Blocks of a file, normalised and multiplied; dask has no function for it."""
+    X = da.from_array(np.load(path, mmap_mode="r"), chunks=(4096, -1))
+    unit = X / da.sqrt((X * X).sum(axis=1, keepdims=True))
+    with dask.config.set(scheduler="synchronous"):
+        return (unit @ (Y / np.linalg.norm(Y, axis=1, keepdims=True)).T).compute()
+
+
+def test_file(race, size, rng, tmp_path):
+    X, Y = layers(rng, size, np.float32)
+    path = tmp_path / "layer.npy"
+    np.save(path, X)
+    results = race(
+        work(X, Y, "cosine_similarity of a file"),
+        lambda: qf.cosine_similarity(np.load(path, mmap_mode="r"), Y, n_jobs=1),
+        {
+            "dask.array": da and (lambda: dask_cosine(path, Y)),
+            "scikit-learn": lambda: sklearn_cosine(np.load(path), Y),
+        },
+    )
+    for theirs in results.values():
+        np.testing.assert_allclose(results["ours"], theirs, atol=1e-5)
 
 
 def test_half_precision(race, size, rng):
@@ -63,6 +109,27 @@ def partition(similarities, k):
     return np.take_along_axis(best, order, axis=1)
 
 
+def torch_top_k(X, Y, k):
+    cosine = torch_cosine(X, Y)
+    return cosine and (lambda: torch.topk(torch.from_numpy(cosine()), k).indices.numpy())
+
+
+def faiss_top_k(X, Y, k, index_of):
+    """Exact search: rows scaled to unit length, put into an index, and searched."""
+    if faiss is None:
+        return None
+
+    def call():
+        unit_x, unit_y = X.copy(), Y.copy()
+        faiss.normalize_L2(unit_x)
+        faiss.normalize_L2(unit_y)
+        index = index_of(Y.shape[1])
+        index.add(unit_y)
+        return index.search(unit_x, k)[1]
+
+    return call
+
+
 def test_top_k(race, size, rng):
     X, Y = layers(rng, size, np.float32)
     results = race(
@@ -71,16 +138,24 @@ def test_top_k(race, size, rng):
         {
             "X @ Y.T": lambda: X @ Y.T,
             "scikit-learn and argpartition": lambda: partition(sklearn_cosine(X, Y), 10),
+            "torch matmul, topk": torch_top_k(X, Y, 10),
+            "faiss IndexFlatIP": faiss_top_k(X, Y, 10, faiss and faiss.IndexFlatIP),
+            "faiss IndexFlatL2": faiss_top_k(X, Y, 10, faiss and faiss.IndexFlatL2),
         },
         least={"X @ Y.T": 1 / 1.4},
     )
-    same = results["ours"][1] == results["scikit-learn and argpartition"]
-    assert same.mean() > 0.99
+    for name in set(results) - {"ours", "X @ Y.T"}:
+        assert (results["ours"][1] == results[name]).mean() > 0.99, name
     tracemalloc.start()
     qf.cosine_top_k(X, Y, k=10, n_jobs=1)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     race.bound("megabytes that it takes at most; the full matrix has 160", peak / 1e6, most=40)
+
+
+def dask_corrcoef(X, Y):
+    with dask.config.set(scheduler="synchronous"):
+        return da.corrcoef(da.from_array(np.hstack([X, Y]), chunks=(8192, -1)), rowvar=False).compute()
 
 
 def test_feature_maps(race, size, rng):
@@ -93,7 +168,11 @@ def test_feature_maps(race, size, rng):
         {
             "X.T @ Y of float64 copies": lambda: wide_x.T @ wide_y,
             "numpy.corrcoef of both": lambda: np.corrcoef(X, Y, rowvar=False),
+            "torch.corrcoef of both": torch
+            and (lambda: torch.corrcoef(torch.from_numpy(np.hstack([X, Y])).T).numpy()),
+            "dask.array.corrcoef of both": da and (lambda: dask_corrcoef(X, Y)),
         },
     )
-    both = results["numpy.corrcoef of both"][: X.shape[1], X.shape[1] :]
-    np.testing.assert_allclose(results["ours"], both, atol=1e-6)
+    for name in set(results) - {"ours", "X.T @ Y of float64 copies"}:
+        both = results[name][: X.shape[1], X.shape[1] :]
+        np.testing.assert_allclose(results["ours"], both, atol=1e-5)

@@ -16,6 +16,8 @@ extmath = optional("sklearn.utils.extmath")
 decomposition = optional("sklearn.decomposition")
 torch = optional("torch")
 fbpca = optional("fbpca")
+dask = optional("dask")
+da = optional("dask.array")
 
 N_COMPONENTS = 20
 ROWS_A_BLOCK = 8192
@@ -75,7 +77,8 @@ def centred_peers(X, *, sklearn_svd=None, torch_iterations=None):
         return stored
 
     width = (np.load(X, mmap_mode="r") if from_file else X).shape[1]
-    peers = {"scikit-learn randomized_svd": None, "torch.svd_lowrank": None, "fbpca": None}
+    names = ("scikit-learn randomized_svd", "torch.svd_lowrank", "fbpca")
+    peers = dict.fromkeys(names)
     if extmath:
         options = {} if sklearn_svd is None else {"n_iter": sklearn_svd}
         peers["scikit-learn randomized_svd"] = lambda: extmath.randomized_svd(
@@ -89,6 +92,22 @@ def centred_peers(X, *, sklearn_svd=None, torch_iterations=None):
     if fbpca:
         peers["fbpca"] = lambda: fbpca.pca(centred(), N_COMPONENTS, raw=True)[1]
     return peers
+
+
+def dask_svd(path, iterator, n_power_iter):
+    """Out of core: the file in blocks, read again for every product, as dask's documentation advises."""
+    X = da.from_array(np.load(path, mmap_mode="r"), chunks=(ROWS_A_BLOCK, -1))
+    with dask.config.set(scheduler="synchronous"):
+        centred = X - X.mean(axis=0).compute()
+        found = da.linalg.svd_compressed(
+            centred, N_COMPONENTS, iterator=iterator, n_power_iter=n_power_iter, seed=0, compute=True
+        )
+        return found[1].compute()
+
+
+def torch_pca(path):
+    X = torch.from_numpy(np.load(path))
+    return torch.pca_lowrank(X, q=min(N_COMPONENTS + 10, X.shape[1]))[1][:N_COMPONENTS].numpy()
 
 
 MEMORY = """
@@ -149,6 +168,9 @@ def test_narrow_file(race, narrow_file):
             **centred_peers(narrow_file),
             "scikit-learn PCA": decomposition
             and (lambda: decomposition.PCA(N_COMPONENTS, random_state=0).fit(np.load(narrow_file))),
+            "torch.pca_lowrank": torch and (lambda: torch_pca(narrow_file)),
+            "dask svd_compressed, default": da and (lambda: dask_svd(narrow_file, "power", 0)),
+            "dask svd_compressed, QR, n_power_iter=4": da and (lambda: dask_svd(narrow_file, "QR", 4)),
         },
         least={"X.T @ X of the file, float32": 1 / 1.2, "scikit-learn randomized_svd": 4.0},
         rounds=7,
