@@ -1,5 +1,6 @@
 # make demo: train a CNN on real digits, audit it, leave a report.   make test: the whole test suite.
 # make bench: speed and accuracy of every estimator beside its peers.
+# make docs: the documentation, into site/.
 # make study: what the paper claims and leaves open, on real networks (benchmarks/study/README.md).
 # make test-gpu, make bench-gpu: on a machine with a GPU, with the Python that is there (benchmarks/gpu/README.md).
 PYTHON ?= python3
@@ -20,7 +21,7 @@ GPU_RUN := benchmarks/results/gpu.json
 INPUTS := pyproject.toml setup.py constraints.txt
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-cuda test-gpu bench bench-accuracy bench-speed bench-quick bench-gpu study lint clean
+.PHONY: demo test test-cuda test-gpu bench bench-accuracy bench-speed bench-quick bench-gpu study docs lint clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -86,10 +87,14 @@ study: $(VENV)/.study
 bench-quick: $(VENV)/.dev
 	$(BIN)/python -m pytest benchmarks --quick --benchmark-disable -q
 
+# The theme would tell of its end, years from now, at each build.
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info $(DEMO_OUT)
+	rm -rf $(VENV) build dist site *.egg-info $(DEMO_OUT)

@@ -1,4 +1,5 @@
-"""Keep what a run measured, and write the tables of README.md from all that is kept.
+"""Keep what a run measured, and write the tables of README.md, and the numbers of docs/numbers.md and
+the repository's README.md, from all that is kept.
 
 ``python -m benchmarks.tables RUN.json`` takes in what ``pytest --benchmark-json=RUN.json`` has left;
 without a file it only writes the tables again, and ``--check`` says whether they are as they should be.
@@ -15,10 +16,12 @@ from benchmarks.accuracy.table import accuracy_lines
 from benchmarks.audits import audits_text
 from benchmarks.environment import environment_line
 from benchmarks.gpu.targets import gpu_text
+from benchmarks.headlines import docs_lines, readme_lines
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 README = HERE / "README.md"
+HEADLINES = {HERE.parent / "README.md": readme_lines, HERE.parent / "docs" / "numbers.md": docs_lines}
 SUITES = {  # in the order of the tables; a suite is a file test_NAME.py
     "ksg": "KSG of two scalars",
     "vectors": "KSG of vectors, conditional mutual information",
@@ -189,18 +192,28 @@ def readme_text(text, results=RESULTS):
     return with_section(text, "accuracy", accuracy_text(results))
 
 
+def pages(results=RESULTS):
+    """Pages with numbers: the path, the text it has, and the text it should have."""
+    text = README.read_text(encoding="utf-8")
+    yield README, text, readme_text(text, results)
+    for path, lines in HEADLINES.items():
+        text = path.read_text(encoding="utf-8")
+        yield path, text, with_section(text, "headlines", "\n".join(lines(results)))
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tables", description=__doc__)
     parser.add_argument("run", nargs="*", type=Path, help="JSON that pytest-benchmark has left")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail where README.md is stale")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail where a page is stale")
     options = parser.parse_args(arguments)
     for path in options.run:
         take_in(read_json(path))
-    before = README.read_text(encoding="utf-8")
-    after = readme_text(before)
+    found = list(pages())
     if options.check:
-        return "README.md is stale: python -m benchmarks.tables" if before != after else 0
-    README.write_text(after, encoding="utf-8")
+        stale = [path.name for path, before, after in found if before != after]
+        return f"{', '.join(stale)}: stale, run python -m benchmarks.tables" if stale else 0
+    for path, _, after in found:
+        path.write_text(after, encoding="utf-8")
     return 0
 
 

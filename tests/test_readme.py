@@ -1,38 +1,42 @@
-"""The README's code runs: Python blocks in one process, in order; shell lines as a user types them."""
+"""README.md: its code runs from top to bottom, and it claims nothing that no committed JSON shows."""
 
+import json
 import re
-import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from markdown_code import blocks, ran
 
-README = Path(__file__).parents[1] / "README.md"
+from benchmarks import headlines, tables
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
-def _blocks(language):
-    return re.findall(
-        rf"^```{language}\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
-    )
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+TEXT = README.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
-def output(tmp_path_factory):
-    """What the Python blocks print, run from top to bottom in an empty folder."""
-    folder = tmp_path_factory.mktemp("readme")
-    (folder / "readme.py").write_text("\n".join(_blocks("python")), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "readme.py"], cwd=folder, capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, done.stderr
-    assert (folder / "report" / "report.html").is_file()
-    return done.stdout
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("readme")
 
 
-def test_python_blocks(output):
+@pytest.fixture(scope="module")
+def output(folder):
+    """What the blocks print, run from top to bottom in an empty folder."""
+    good, printed = ran([README], folder)[README]
+    assert good, printed
+    return printed
+
+
+def test_python_blocks(output, folder):
     assert "(512, 12) float32" in output
     assert re.search(r"maps \d and \d: \d\.\d\d nats, family-wise p = 0\.005", output)
+    assert (folder / "README" / "report" / "report.html").is_file()
 
 
 def test_estimates_are_as_good_as_the_readme_lets_expect(output):
@@ -45,18 +49,86 @@ def test_estimates_are_as_good_as_the_readme_lets_expect(output):
     assert abs(errors["binned, corrected"]) < 0.15
 
 
-def test_shell_blocks(tmp_path):
-    lines = [line for block in _blocks("sh") for line in block.splitlines() if line]
-    assert {shlex.split(line)[1] for line in lines} == {"capture", "verify", "audit"}
-    for line in lines:
-        program, *arguments = shlex.split(line)
-        assert program == "qixai-fast"
-        command = [sys.executable, "-m", "qixai_fast", *arguments, "--quiet"]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-    assert (tmp_path / "demo-report" / "report.html").is_file()
+def test_shell_blocks(output, folder):
+    lines = "".join(block.text for block in blocks(README) if block.language == "sh").splitlines()
+    commands = re.findall(r"^qixai-fast (\w+)", "\n".join(lines), re.M)
+    assert {"capture", "verify", "audit"} <= set(commands)
+    assert output.count("\n$ qixai-fast ") == len(commands)
+    assert (folder / "README" / "demo-report" / "report.html").is_file()
 
 
 def test_links_and_pictures_exist():
-    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", README.read_text(encoding="utf-8")):
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", TEXT)
+    assert targets
+    for target in targets:
         assert (README.parent / target).is_file(), target
+
+
+# Claims
+
+
+def prose(text):
+    """What is left without code, figures that code has written, formulas, pictures and addresses."""
+    text = re.sub(r"<!-- headlines.*?<!-- end of headlines -->", "", text, flags=re.DOTALL)
+    text = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"`[^`]*`|!\[[^\]]*\]|\]\([^)]*\)|^## \d\. ", "", text, flags=re.MULTILINE)
+    return re.sub(r"-ln\(1 - r²\)/2|# qixai-fast|BSD-3-Clause", "", text)
+
+
+def test_figures_are_written_by_code():
+    """Of speed and accuracy there is what benchmarks.headlines writes, and nothing else."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    known = {project["requires-python"].removeprefix(">="), "2410.16537"}  # and the paper's number
+    assert set(re.findall(r"\d[\d.,]*\d|\d", prose(TEXT))) <= known
+
+
+def test_words_promise_no_speed():
+    assert not re.findall(r"\b(fast|faster|fastest|sooner|times|magnitude|percent)\b", prose(TEXT).lower())
+
+
+def test_pages_say_what_is_measured():
+    for path, before, after in tables.pages():
+        assert before == after, f"{path}: stale, run python -m benchmarks.tables"
+
+
+def test_what_was_not_measured_is_no_figure(tmp_path):
+    """Without results there is no number of ours, and without a peer none of its."""
+    slower = {"ratio": 0.5, "lowest_ratio": 0.4, "highest_ratio": 0.6}
+    row = {"row": "w", "least": {"NPEET": 2}, "peers": {"NPEET": None, "ennemi": slower}}
+    made_by = {"processor": "P", "cores": 2, "python": "3"}
+    content = {"runs": {"x": made_by}, "rows": {"test_all_pairs": row}}
+    (tmp_path / "ksg.json").write_text(json.dumps(content), encoding="utf-8")
+    text = "\n".join(headlines.docs_lines(tmp_path))
+    assert text.count("not measured") >= len(headlines.FAMILIES) + 2
+    assert "|  | NPEET | not measured |" in text
+    assert "| ksg | w | ennemi | 0.5 (0.4 to 0.6) |" in text
+    assert "0 of 0 are kept" in text
+    assert headlines.promises(tables.RESULTS)[0] <= headlines.promises(tables.RESULTS)[1]
+
+
+def test_accuracy_counts_what_is_infinite_and_not_what_did_not_run(tmp_path):
+    one = {"not_finite": [0], "bias": [0.02]}
+    (tmp_path / "accuracy.json").write_text(
+        json.dumps(
+            {
+                "samples": [10_000],
+                "distributions": {
+                    "d": {
+                        "truth": 0.1,
+                        "estimators": {
+                            "KSG-1": one,
+                            "NPEET": {"not_finite": [None], "bias": [None]},
+                            "ennemi": {"not_finite": [3], "bias": [None]},
+                        },
+                    }
+                },
+            }
+        ),
+        encoding="utf-8",
+    )
+    sentence = headlines.accuracy_sentence(tmp_path)
+    assert "KSG-1 (ours) 1" in sentence
+    assert "NPEET 0" in sentence
+    assert "ennemi 1" in sentence
+    line = headlines.accuracy_lines(tmp_path)[-1]
+    assert line == "| d | 0.100 | **+20.0%** | not run | not run | not run | **infinite** | not run |"
