@@ -110,10 +110,14 @@ def _check_tensor(value: Any, name: str) -> Tensor:
 
 
 def _check_finite(tensor: Tensor, name: str) -> None:
-    """Raise ValueError naming the first row and column that is NaN or infinite; a few MB at a time."""
+    """Raise ValueError naming the first row and column that is NaN or infinite.
+
+    About a MB at a time: torch needs twice as much again on the way, and blocks of some MB, which glibc serves
+    from its heap once one was freed, came to lie side by side there until they took 15 MB.
+    """
     import torch
 
-    rows = max(1, (1 << 20) // tensor[:1].numel())
+    rows = max(1, (1 << 18) // tensor[:1].numel())
     pages = Pages(tensor)
     for first in range(0, len(tensor), rows):
         block = tensor[first : first + rows]
