@@ -1,5 +1,5 @@
 # make demo: train a CNN on real digits, audit it, leave a report.   make test: the whole test suite.
-# make bench: speed and accuracy of every estimator beside its peers.
+# make bench: speed, accuracy and compile time of every estimator beside its peers. make bench-quick: do they run?
 # make docs: the documentation, into site/.
 # make study: what the paper claims and leaves open, on real networks (benchmarks/study/README.md).
 # make test-gpu, make bench-gpu: on a machine with a GPU, with the Python that is there (benchmarks/gpu/README.md).
@@ -21,7 +21,7 @@ GPU_RUN := benchmarks/results/gpu.json
 INPUTS := pyproject.toml setup.py constraints.txt
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-cuda test-gpu bench bench-accuracy bench-speed bench-quick bench-gpu study docs lint clean
+.PHONY: demo test test-cuda test-gpu bench bench-accuracy bench-planes bench-compile bench-speed bench-quick bench-gpu study docs lint clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -64,7 +64,7 @@ $(VENV)/.bench: $(VENV)/.dev
 	-$(BIN)/python -c "import npeet" 2>/dev/null || $(PIP_INSTALL) $(NPEET)
 	@touch $@
 
-bench: bench-accuracy bench-speed
+bench: bench-accuracy bench-planes bench-compile bench-speed
 
 bench-speed: $(VENV)/.bench
 	@mkdir -p .benchmarks && rm -f $(RUN)
@@ -73,6 +73,14 @@ bench-speed: $(VENV)/.bench
 
 bench-accuracy: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.accuracy
+	$(BIN)/python -m benchmarks.tables
+
+bench-planes: $(VENV)/.bench
+	$(BIN)/python -m benchmarks.planes
+	$(BIN)/python -m benchmarks.tables
+
+bench-compile: $(VENV)/.bench
+	$(BIN)/python -m benchmarks.compile_time
 	$(BIN)/python -m benchmarks.tables
 
 # Packages whose pins would bring other builds of torch come without what they ask for.
@@ -86,6 +94,9 @@ study: $(VENV)/.study
 
 bench-quick: $(VENV)/.dev
 	$(BIN)/python -m pytest benchmarks --quick --benchmark-disable -q
+	$(BIN)/python -m benchmarks.accuracy --quick --out .benchmarks/quick
+	$(BIN)/python -m benchmarks.planes --quick --out .benchmarks/quick
+	$(BIN)/python -m benchmarks.compile_time --quick --out .benchmarks/quick
 
 # The theme would tell of its end, years from now, at each build.
 docs: $(VENV)/.dev

@@ -14,9 +14,11 @@ from zlib import crc32
 
 from benchmarks.accuracy.table import accuracy_lines
 from benchmarks.audits import audits_text
+from benchmarks.compile_time import compile_lines
 from benchmarks.environment import environment_line
 from benchmarks.gpu.targets import gpu_text
 from benchmarks.headlines import docs_lines, readme_lines
+from benchmarks.planes.text import planes_text
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -27,13 +29,16 @@ SUITES = {  # in the order of the tables; a suite is a file test_NAME.py
     "vectors": "KSG of vectors, conditional mutual information",
     "binned": "Binned mutual information",
     "significance": "Permutation tests",
+    "mixed": "Mutual information of features and classes",
     "compat": "Drop-ins for scikit-learn",
     "similarity": "Cosine similarity",
     "alignment": "Layers compared whole",
+    "quantum": "Quantum-inspired measures",
     "spectra": "Spectra",
     "gradients": "Integrated gradients",
     "conductance": "Layer conductance",
     "riemann": "Riemann sums of recorded gradients",
+    "capture": "Recording a network",
     "verify": "Verifying a store",
     "estimators": "Estimators and linear-algebra drop-ins for scikit-learn",
 }
@@ -160,8 +165,15 @@ def speed_text(results=RESULTS):
             for stamp, made_by in content["runs"].items()
             for date, commit, _ in [stamp.split()]
         ]
-        parts += ["\n".join([f"### {title}", "", f"{kept}.", "", *body, "", *where])]
+        parts += ["\n".join([f"### {title}", "", f"{kept}. Again: {_command(suite)}", "", *body, "", *where])]
     return "\n\n".join(parts)
+
+
+def _command(suite):
+    """What measures a suite again, with the rows that take minutes if it has any."""
+    path = f"benchmarks/test_{suite}.py"
+    large = "mark.large" in (HERE.parent / path).read_text(encoding="utf-8")
+    return f'`make bench-speed BENCH="{path} --large"`' if large else f"`make bench-speed BENCH={path}`"
 
 
 def accuracy_text(results=RESULTS):
@@ -183,12 +195,16 @@ def with_section(text, name, body):
 def readme_text(text, results=RESULTS):
     """README.md with its tables written anew."""
     text = with_section(text, "speed", speed_text(results))
-    gpu, audit, scaling = (
+    gpu, audit, scaling, compiled, planes = (
         read_json(path) if path.is_file() else None
-        for path in (results / f"{name}.json" for name in ("gpu", "audit", "scaling"))
+        for path in (
+            results / f"{name}.json" for name in ("gpu", "audit", "scaling", "compile_time", "planes")
+        )
     )
+    text = with_section(text, "compile time", "\n".join(compile_lines(compiled)))
     text = with_section(text, "audits", audits_text(audit, scaling))
     text = with_section(text, "gpu", gpu_text(gpu))
+    text = with_section(text, "planes", planes_text(planes))
     return with_section(text, "accuracy", accuracy_text(results))
 
 

@@ -8,11 +8,14 @@ from scipy.spatial.distance import pdist
 from scipy.stats import pearsonr, spearmanr
 
 import qixai_fast as qf
+from benchmarks.peers import optional
 from qixai_fast._moment_measures import cosines_of, schmidt_shares_of, spectrum_of
 from qixai_fast._validate import Matrix, as_matrix
 from qixai_fast._views import WithSquaredNorm
 from qixai_fast.alignment import terms_of_products
 from qixai_fast.auditing.layer_moments import LayerMoments
+
+torch = optional("torch")
 
 
 def related(rng, n, d, dtype=np.float32):
@@ -88,6 +91,13 @@ def numpy_cka(X, Y):
     return np.linalg.norm(X.T @ Y) ** 2 / (np.linalg.norm(X.T @ X) * np.linalg.norm(Y.T @ Y))
 
 
+def torch_cka(X, Y, dtype):
+    X, Y = (torch.from_numpy(layer).to(getattr(torch, dtype)) for layer in (X, Y))
+    X, Y = X - X.mean(0), Y - Y.mean(0)
+    norm = torch.linalg.matrix_norm
+    return float(norm(X.T @ Y) ** 2 / (norm(X.T @ X) * norm(Y.T @ Y)))
+
+
 def gram_cka_debiased(X, Y):
     """The usual recipe with Gram matrices (Song et al. 2012, equation 5)."""
     K, L = (layer.astype(np.float64) @ layer.T.astype(np.float64) for layer in (X, Y))
@@ -108,7 +118,11 @@ def test_linear_cka(race, size, rng):
     results = race(
         f"linear_cka, two layers of {n:,} x {d} float32",
         lambda: qf.linear_cka(X, Y, n_jobs=1),
-        {"NumPy, products of features": lambda: numpy_cka(X, Y)},
+        {
+            "NumPy, products of features": lambda: numpy_cka(X, Y),
+            "torch, products of features, float64": torch and (lambda: torch_cka(X, Y, "float64")),
+            "torch, products of features, float32": torch and (lambda: torch_cka(X, Y, "float32")),
+        },
         rounds=3,
     )
     expected = results["NumPy, products of features"]
@@ -125,6 +139,27 @@ def test_debiased(race, size, rng):
         rounds=3,
     )
     np.testing.assert_allclose(results["ours"], results["NumPy, Gram matrices"], atol=1e-9)
+
+
+def test_permutations(race, size, rng):
+    n, d, m = size(2000, 100), size(128, 12), size(200, 5)
+    X, Y = related(rng, n, d), related(rng, n, d)
+
+    def shuffled():
+        orders = np.random.default_rng(0)
+        return [numpy_cka(X, Y[orders.permutation(n)]) for _ in range(size(20, 2))]
+
+    results = race(
+        f"linear_cka_test, two layers of {n:,} x {d} float32, {m} permutations",
+        lambda: qf.linear_cka_test(X, Y, n_permutations=m, random_state=0, n_jobs=1),
+        {"loop over NumPy's products of features": (shuffled, size(20, 2))},
+        unit="permutation",
+        units=m,
+        rounds=3,
+    )
+    theirs = results["loop over NumPy's products of features"]
+    within = 5 * results["ours"].null_std / np.sqrt(len(theirs))
+    assert results["ours"].null_mean == pytest.approx(np.mean(theirs), abs=within)
 
 
 def qr_cca(X, Y):
@@ -148,6 +183,28 @@ def test_cca(race, size, rng):
         rounds=3,
     )
     np.testing.assert_allclose(results["ours"], results["NumPy, QR"], atol=1e-9)
+
+
+def numpy_svcca(X, Y, kept=0.99):
+    """Each layer on its leading directions, by a whole SVD; then CCA of these (Raghu et al. 2017)."""
+    parts = []
+    for layer in (X, Y):
+        u, s, _ = np.linalg.svd(layer - layer.mean(axis=0, dtype=np.float64), full_matrices=False)
+        share = np.cumsum(s**2) / (s**2).sum()
+        parts.append(u[:, : int(np.searchsorted(share, kept)) + 1])
+    return float(np.linalg.svd(parts[0].T @ parts[1], compute_uv=False).mean())
+
+
+def test_svcca(race, size, rng):
+    n, d = size(20_000, 1000), size(256, 16)
+    X, Y = related(rng, n, d), related(rng, n, d)
+    results = race(
+        f"svcca, two layers of {n:,} x {d} float32",
+        lambda: qf.svcca(X, Y, n_jobs=1).mean_correlation,
+        {"NumPy, SVD": lambda: numpy_svcca(X, Y)},
+        rounds=3,
+    )
+    assert results["ours"] == pytest.approx(results["NumPy, SVD"], abs=0.01)
 
 
 def test_procrustes(race, size, rng):

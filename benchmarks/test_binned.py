@@ -16,7 +16,10 @@ from qixai_fast.mutual_info.bias import PluginEstimator
 from qixai_fast.mutual_info.pairing import Pairs
 
 _sklearn = optional("sklearn.metrics")
+preprocessing = optional("sklearn.preprocessing")
+torch = optional("torch")
 BINCOUNT, SCORE = "np.bincount, fused codes", "mutual_info_score"
+TORCH = "torch.bincount, fused codes"
 
 
 def features(rng, n, d):
@@ -42,6 +45,19 @@ def score_call(codes, pairs):
     if _sklearn is None:
         return None
     return (lambda: [_sklearn.mutual_info_score(codes[i], codes[j]) for i, j in pairs]), len(pairs)
+
+
+def torch_call(codes, pairs, n_bins):
+    """The loop over pairs with torch.bincount."""
+    if torch is None:
+        return None
+    wide = torch.from_numpy(codes)
+
+    def call():
+        tables = [torch.bincount(wide[i] * n_bins + wide[j], minlength=n_bins * n_bins) for i, j in pairs]
+        return [table.numpy() for table in tables]
+
+    return call, len(pairs)
 
 
 def information(counts):
@@ -98,7 +114,7 @@ FEW = [(0, 1), (1, 2), (0, 3), (2, 3)]
 def test_all_pairs_from_codes(race, size, rng, n_bins, full, d, least):
     X = features(rng, size(full, 3_000), size(d, 5))
     codes = integer_codes(X, n_bins)
-    theirs = {BINCOUNT: bincount_call(codes, FEW, n_bins)}
+    theirs = {BINCOUNT: bincount_call(codes, FEW, n_bins), TORCH: torch_call(codes, FEW, n_bins)}
     if SCORE in least:
         theirs[SCORE] = score_call(codes, FEW)
     results = race(
@@ -111,6 +127,44 @@ def test_all_pairs_from_codes(race, size, rng, n_bins, full, d, least):
         rounds=7,
     )
     check(results, FEW, n_bins)
+
+
+def torch_histogram(x, y):
+    """A table from the values themselves; torch.histc counts one variable only, so codes are fused for it."""
+    codes = [torch.bucketize(v, torch.linspace(v.min(), v.max(), 17, dtype=v.dtype)[1:-1]) for v in (x, y)]
+    return torch.histc((codes[0] * 16 + codes[1]).double(), 256, 0, 256).numpy().reshape(16, 16)
+
+
+def test_two_columns(race, size, rng):
+    """From values to nats, as the recipes do it."""
+    x, y = features(rng, size(100_000, 3_000), 2).T.copy()
+    results = race(
+        f"mutual_info_binned of two columns, 16 bins, N={len(x):,}",
+        lambda: qf.mutual_info_binned(x, y, n_jobs=1),
+        {
+            "np.histogram2d": lambda: information(np.histogram2d(x, y, 16)[0]),
+            "torch.bucketize, histc": torch
+            and (lambda: information(torch_histogram(torch.from_numpy(x), torch.from_numpy(y)))),
+        },
+    )
+    for theirs in results.values():
+        assert results["ours"] == pytest.approx(theirs, abs=1e-4)  # where a value falls on an edge
+
+
+def test_discrete(race, size, rng):
+    labels = rng.integers(0, 16, (2, size(100_000, 3_000)))
+    results = race(
+        f"mutual_info_discrete, 16 levels each, N={labels.shape[1]:,}",
+        lambda: qf.mutual_info_discrete(*labels, n_jobs=1),
+        {
+            SCORE: _sklearn and (lambda: _sklearn.mutual_info_score(*labels)),
+            "np.bincount, fused codes": lambda: information(
+                np.bincount(labels[0] * 16 + labels[1], minlength=256).reshape(16, 16)
+            ),
+        },
+    )
+    for theirs in results.values():
+        assert results["ours"] == pytest.approx(theirs, abs=1e-12)
 
 
 @pytest.mark.parametrize(("full", "d"), [(10_000, 64), (1_000_000, 32)])
@@ -188,14 +242,23 @@ def test_digitize(race, size, rng, strategy, dtype):
             edges = np.quantile(column, np.linspace(0, 1, 17))
         return np.minimum(np.digitize(column, edges) - 1, 15)
 
+    bins = preprocessing and preprocessing.KBinsDiscretizer(
+        16, encode="ordinal", strategy=strategy, subsample=None,
+        **({"quantile_method": "linear"} if strategy == "quantile" else {}),
+    )  # fmt: skip
     results = race(
         f"digitize, {strategy}, 16 bins, {X.shape[1]} features, N={len(X):,}, {X.dtype}",
         lambda: qf.digitize(X, strategy=strategy, n_jobs=1).codes,
-        {"np.digitize": (theirs, len(X))},
+        {
+            "np.digitize": (theirs, len(X)),
+            "scikit-learn KBinsDiscretizer": bins and (lambda: bins.fit_transform(X).T),
+        },
         unit="value",
         units=X.size,
     )
     assert np.array_equal(results["ours"][0], results["np.digitize"])
+    if bins:
+        assert (results["ours"] == results["scikit-learn KBinsDiscretizer"]).mean() > 0.999  # but for edges
 
 
 OUT_OF_CORE = """
@@ -258,32 +321,3 @@ def test_out_of_core(race, size, tmp_path, budget):
     race.bound("resident memory above start, MB", max(run[1] for run in counted) / 1e6, most=limit / 1e6)
     tables = [counts.reshape(16, 16) for counts in results[BINCOUNT][:4]]
     assert results["ours"][2:] == pytest.approx([information(table) for table in tables], abs=1e-12)
-
-
-FIRST_CALL = """
-import time, numpy as np, qixai_fast as qf
-from numba.core.registry import cpu_target
-cpu_target.target_context.refresh()  # numba's own start, whatever it then compiles or loads
-X = np.random.default_rng(0).standard_normal((5000, 6))
-start = time.perf_counter()
-{call}
-print(time.perf_counter() - start)
-"""
-CALLS = {
-    "pairwise_mutual_info_binned": "qf.pairwise_mutual_info_binned(X, n_jobs=1)",
-    "digitize": "qf.digitize(X, n_jobs=1)",
-}
-
-
-@pytest.mark.parametrize("name", CALLS)
-def test_first_call(race, tmp_path, name):
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
-
-    def first_call():
-        command = [sys.executable, "-c", FIRST_CALL.format(call=CALLS[name])]
-        return float(subprocess.run(command, env=environment, capture_output=True, check=True).stdout)
-
-    fresh = first_call()
-    results = race(f"A new process and its first call: {name}", first_call, {}, rounds=3)
-    race.bound("seconds of the first call, nothing compiled yet", fresh, most=3.0)
-    race.bound("seconds of the first call, compiled before", results["ours"], most=0.1)

@@ -2,8 +2,6 @@
 
 import math
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -169,32 +167,3 @@ def test_half_precision(race, size, rng, kind):
 def test_options(race, size, rng, name):
     options, least = OPTIONS[name]
     beside_gaussian(race, size, rng, f"Gaussian, {name}", lambda X: X, least, **options)
-
-
-FIRST_CALL = """
-import time, numpy as np, qixai_fast as qf
-from numba.core.registry import cpu_target
-cpu_target.target_context.refresh()  # numba's own start, whatever it then compiles or loads
-X = np.random.default_rng(0).standard_normal((1000, 2))
-start = time.perf_counter()
-{call}
-print(time.perf_counter() - start)
-"""
-CALLS = {
-    "pairwise_mutual_info_ksg": "qf.pairwise_mutual_info_ksg(X, n_jobs=1)",
-    "pairwise_mutual_info_ksg after ReLU": "qf.pairwise_mutual_info_ksg(np.maximum(X, 0), n_jobs=1)",
-}
-
-
-@pytest.mark.parametrize("name", CALLS)
-def test_first_call(race, tmp_path, name):
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
-
-    def first_call():
-        command = [sys.executable, "-c", FIRST_CALL.format(call=CALLS[name])]
-        return float(subprocess.run(command, env=environment, capture_output=True, check=True).stdout)
-
-    fresh = first_call()
-    results = race(f"A new process and its first call: {name}, N=1,000", first_call, {}, rounds=3)
-    race.bound("seconds of the first call, nothing compiled yet", fresh, most=3.0)
-    race.bound("seconds of the first call, compiled before", results["ours"], most=0.1)

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 import qixai_fast as qf
+from benchmarks.peers import optional
 
+torch = optional("torch")
 STEPS, WIDTH = 50, 1000
 PIECE = 1 << 20  # stays in a core's cache: nothing but the copy out of the system's page cache
 
@@ -56,6 +58,22 @@ def our_sum(path, *, cold):
     return accumulate
 
 
+def recipes(path):
+    """Weighted sums of the whole array, as one would write them."""
+    weights = np.full(STEPS, 1 / STEPS)
+
+    def in_torch():
+        gradients = torch.from_numpy(np.load(path))
+        return torch.tensordot(torch.from_numpy(weights).to(gradients.dtype), gradients, 1).numpy()
+
+    return {
+        "NumPy tensordot of the loaded file": lambda: np.tensordot(
+            weights.astype(np.float32), np.load(path).astype(np.float32, copy=False), 1
+        ),
+        "torch.tensordot of the loaded file": torch and in_torch,
+    }
+
+
 PEAK = """
 import sys, numpy as np, qixai_fast as qf
 gradients = np.load(sys.argv[1], mmap_mode="r")
@@ -77,7 +95,7 @@ def compare(race, path, row, *, cold=False, least=None, budget="64", rounds=5):
     results = race(
         row,
         our_sum(path, cold=cold),
-        {"reading the file": bare_read(path, cold=cold)},
+        {"reading the file": bare_read(path, cold=cold)} | ({} if cold else recipes(path)),
         least=least,
         rounds=rounds,
     )

@@ -4,6 +4,10 @@ from benchmarks.environment import environment_line
 from benchmarks.planes.measuring import SILENT_FROM, is_silent, is_wrong
 
 NOT_YET = "Not measured yet."
+FIGURE = (
+    "![Cost against error: panels for singular values, integrated gradients, mutual information, cosines "
+    "and CKA](planes.png)"
+)
 ENOUGH = 0.01  # relative error
 
 
@@ -107,7 +111,7 @@ def planes_text(content):
     """All of the section; None where there is no JSON."""
     if content is None:
         return NOT_YET
-    lines = [*_failures(content)]
+    lines = [FIGURE, "", *_failures(content)]
     spoken = list(_spoken(content))
     lines += [
         f"Off by more than {SILENT_FROM:.0%}, and said so (or no result at all):",
