@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -299,3 +299,59 @@ def compare(
         let_interrupt()
         found = compare_reports(*read_report(before), *read_report(after), n_top=top)
         typer.echo(json.dumps(found, indent=1) if as_json else comparison_text(found))
+
+
+@app.command(epilog="Example: qixai-fast bench --store qixai-demo/store --out bench")
+def bench(
+    store: Annotated[
+        str | None,
+        typer.Option(help="Folder of a store, or a URL: your own activations. Else data with known truth."),
+    ] = None,
+    layers: Annotated[
+        list[str] | None, typer.Option(help="Layer of the store; may be given several times.")
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(help="Samples drawn of the store; at most 10,000 where not given.", min=1)
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(help="About how long it may take; more means larger data and more rounds.", min=1)
+    ] = 60.0,
+    out: Annotated[Path | None, typer.Option(help="Folder for bench.json, bench.md and bench.png.")] = None,
+    jobs: Annotated[int, typer.Option(help="Threads, of ours and of peers that know several.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of all that is drawn.", min=0)] = 0,
+    max_memory: Annotated[
+        str, typer.Option(help="Memory for the sample and the tools' copies of it.")
+    ] = "1GB",
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="No progress, and the reading without tables.")
+    ] = False,
+) -> None:
+    """Show which estimator is fast and which is right, beside the tools that are installed."""
+    if store is None and (layers or samples is not None):
+        raise typer.BadParameter("--layers and --samples are of a store", param_hint="--store")
+    with one_clear_line("Nothing was written."):
+        from .benching import run_bench
+        from .benching.text import case_lines, closing_lines
+
+        let_interrupt()
+
+        def tell(what: str, case: dict[str, Any] | None) -> None:
+            if case is None:
+                typer.echo(f"{what} ...", err=True)
+            else:
+                typer.echo("\n".join(case_lines(case, jobs)) + "\n")
+
+        content = run_bench(
+            store,
+            out,
+            layers=layers,
+            n_samples=samples,
+            seconds=seconds,
+            n_jobs=jobs,
+            random_state=seed,
+            max_memory=max_memory,
+            tell=None if quiet else tell,
+        )
+        typer.echo("\n".join(closing_lines(content)))
+        if out is not None:
+            typer.echo(f"\nWritten: {out / 'bench.md'}, with bench.json and bench.png")
