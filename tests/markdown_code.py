@@ -64,7 +64,7 @@ def run_page(path):
             # Empty lines in front, so that tracebacks name the line of the page.
             exec(compile("\n" * (block.line - 1) + block.text, str(path), "exec"), names)
         elif block.language == "sh":
-            for line in filter(None, block.text.splitlines()):
+            for line in filter(None, block.text.replace("\\\n", "").splitlines()):
                 run_line(line.partition("  #")[0])
 
 

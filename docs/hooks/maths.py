@@ -15,10 +15,14 @@ _BLOCK = re.compile(r'<div class="arithmatex">\s*\\\[(.*?)\\\]\s*</div>', re.DOT
 def _mathml(display):
     def replace(found):
         latex = html.unescape(found[1]).strip()
+        # As operators they stand apart from what is before them.
+        spaced = re.sub(r"\\(ln|exp|cos)\b", r"\\operatorname{\1}", latex)
         try:
-            return convert(latex, display=display)
+            mathml = convert(spaced, display=display)
         except Exception as error:
             raise ValueError(f"no MathML for {latex!r}") from error
+        # The closing bar of a norm with an index would stay small beside a tall opening one.
+        return re.sub(r"<mo>(&#x02016;|&#x0007C;)</mo>", r'<mo stretchy="false">\1</mo>', mathml)
 
     return replace
 
