@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from benchmarks.study.survival_tables import condition_table, fewer_table, main_table, verdicts
-from benchmarks.study.survival_verdicts import MOVES, STAYS, UNCLEAR, another_seed, has_interval, is_likeness
+from benchmarks.study.survival_answer import answer
+from benchmarks.study.survival_tables import condition_table, fewer_table, main_table, trust_table
+from benchmarks.study.survival_verdicts import another_seed, has_interval, is_likeness
 
 FAMILIES = {
     "spectra": lambda name: name.startswith(("top-5", "entropy", "effective")),
@@ -34,9 +35,13 @@ RATES = (0.35, 0.65)  # what 39 draws at each of two sizes cannot tell from 1/2
 
 
 def lines(content):
-    yield from _answer(content)
+    yield from answer(content)
     yield from ["", "### How this was measured", ""]
     yield from _setting(content)
+    yield from ["", "### What to trust when", ""]
+    yield "Where a number is not named, it stays within the yardstick."
+    yield ""
+    yield from trust_table(content, [name for names in TABLES.values() for name in names])
     yield from ["", "### By condition", ""]
     yield "Of all numbers, how many stay within the spread of seeds, and how many move beyond it:"
     yield ""
@@ -51,14 +56,6 @@ def lines(content):
     yield from fewer_table(content)
     yield from ["", "### What the intervals are worth", ""]
     yield from _intervals(content)
-
-
-def _answer(content):
-    kinds = [kind for row in content["conditions"] for kind in verdicts(content, row).values()]
-    yield (
-        f"Of {len(kinds):,} pairs of a number and a condition, {kinds.count(STAYS)} stay within the spread "
-        f"between seeds, {kinds.count(MOVES)} move beyond it, and {kinds.count(UNCLEAR)} cannot be told."
-    )
 
 
 def _setting(content):
@@ -80,9 +77,9 @@ def _setting(content):
         "bracket. The yardstick is the spread of the clean numbers of three seeds, largest less smallest. "
         "For numbers that say how like the clean case something is, 1 there, it is half of what the networks "
         "of two seeds lack to 1: beyond one, the case is more like another network than like itself. "
-        "**Bold** moves: the whole bracket lies beyond one yardstick. Plain stays: it lies within. A question "
-        "mark: neither. Three seeds make a short yardstick: a fourth, were seeds normal, is farther from the first "
-        f"in {chances} spreads, so that one to two spreads are weak evidence."
+        "**Bold** moves: the whole bracket lies beyond one yardstick. Plain stays: it lies within. A "
+        "question mark: neither. Three seeds make a short yardstick: a fourth, were seeds normal, is farther "
+        f"from the first in {chances} spreads, so that one to two spreads are weak evidence."
     )
     yield ""
     yield (

@@ -57,6 +57,20 @@ def _cell(entry, spread):
     return f"{size}{'?' if kind == UNCLEAR else ''}: {sign}{number(entry['shift'])}{bracket}"
 
 
+def trust_table(content, names):
+    """Of each number, the conditions under which it moves, and those that leave it open."""
+    yield "| number | moves under | cannot be told under |"
+    yield "|---|---|---|"
+    for name in names:
+        kinds = {
+            row["title"]: verdict(row["numbers"][name], content["spread"][name])
+            for row in content["conditions"]
+            if name in row["numbers"]
+        }
+        cells = ["; ".join(title for title in kinds if kinds[title] == kind) for kind in (MOVES, UNCLEAR)]
+        yield f"| {name} | {' | '.join(cells)} |"
+
+
 def condition_table(content, families):
     """How many numbers of each family stay, under each condition; and how well the networks classify."""
     yield "| condition | accuracy | " + " | ".join(families) + " |"
