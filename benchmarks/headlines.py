@@ -36,6 +36,7 @@ _ESTIMATORS = {
     "cKDTree + searchsorted": "cKDTree + searchsorted",
 }
 _SAMPLES, _FAR_OFF = 10_000, 0.1
+_GROUPS = ("pairs", "precision")
 
 
 def _read(results, name):
@@ -119,16 +120,18 @@ def slower_lines(results):
 
 
 def _errors(content):
-    """Bias of each estimator over the truth, by distribution; None where it was not run."""
-    position = content["samples"].index(_SAMPLES)
-    for name, result in content["distributions"].items():
-        biases = {}
-        for estimator, label in _ESTIMATORS.items():
-            values = result["estimators"].get(estimator)
-            ran = values is not None and values["not_finite"][position] is not None
-            bias = values["bias"][position] if ran else None
-            biases[label] = None if not ran else math.inf if bias is None else bias / result["truth"]
-        yield name, biases, result["truth"]
+    """Bias of each estimator over the truth, by distribution; infinite where it was, None if not run."""
+    groups = content.get("groups", {"pairs": content})
+    for group in (groups[name] for name in _GROUPS if name in groups):
+        position = group["samples"].index(max(n for n in group["samples"] if n <= _SAMPLES))
+        for name, result in group["distributions"].items():
+            biases = dict.fromkeys(_ESTIMATORS.values())
+            for estimator, values in result["estimators"].items():
+                lost = values["not_finite"][position]
+                if estimator in _ESTIMATORS and lost is not None:
+                    bias = math.inf if lost else values["bias"][position] / result["truth"]
+                    biases[_ESTIMATORS[estimator]] = bias
+            yield name, biases, result["truth"]
 
 
 def accuracy_sentence(results):
