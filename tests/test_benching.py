@@ -280,3 +280,13 @@ def test_findings_name_what_the_data_have():
 def test_bad_options(options, error, words):
     with pytest.raises(error, match=words):
         run_bench(**options)
+
+
+def test_neighbours_that_are_wrong_by_rounding_say_so():
+    rng = np.random.default_rng(0)
+    X, Y = (rng.standard_normal((40, 8)) + 300 for _ in range(2))
+    case = similarity.top_k_case(X.astype(np.float32), Y.astype(np.float32), "far off", n_jobs=1)
+    shuffled = np.tile(np.arange(10), (40, 1))
+    score = case.score(shuffled, 40)
+    assert 0.5 < score.error < 1
+    assert "short by" in score.detail

@@ -45,6 +45,8 @@ def _layer(rng: np.random.Generator, n: int, d: int) -> Float64:
 
 def sizes(seconds: float) -> tuple[list[int], tuple[int, int], int]:
     """Numbers of samples for mutual information, the shape of a layer, and rows for cosines, by the time."""
+    if seconds < 5:
+        return [300], (1000, 32), 200
     if seconds < 30:
         return [1000], (2000, 64), 500
     if seconds < 240:

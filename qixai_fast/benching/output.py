@@ -8,7 +8,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .figure import draw
 from .text import markdown
 
 FILES = ("bench.json", "bench.md", "bench.png")
@@ -28,6 +27,8 @@ def check_folder(folder: Path) -> Path:
 
 def _png(content: dict[str, Any]) -> bytes:
     import io
+
+    from .figure import draw
 
     figure = draw(content)
     buffer = io.BytesIO()

@@ -30,7 +30,7 @@ _PACKAGES = (
 )
 _PEERS = (
     *("sklearn.feature_selection", "sklearn.metrics", "sklearn.decomposition", "sklearn.neighbors"),
-    *("npeet.entropy_estimators", "ennemi", "torch", "fbpca", "dask.array", "faiss", "captum.attr"),
+    *("npeet.entropy_estimators", "ennemi", "torch", "fbpca", "dask.array", "faiss"),
 )
 # What a case gets at least, of an equal share: those before it may have taken more than theirs.
 _LEAST_SHARE = 0.4
@@ -74,9 +74,9 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _load_peers() -> None:
+def _load(*names: str) -> None:
     """All at once: threads of a library are limited after it is loaded. Mistakes in arguments come before."""
-    for name in _PEERS:
+    for name in names:
         optional(name)
 
 
@@ -185,13 +185,13 @@ def run_bench(
     left_out: list[str] = []
     steps: list[Any]
     if store is None:
-        _load_peers()
+        _load(*_PEERS, "captum.attr")
         steps = list(drawn.steps(limit, n_jobs=jobs, seed=seed))
         if not optional("torch"):
             left_out.append("integrated gradients: torch is not installed.")
     else:
         samples, left_out = _samples(store, layers, n_samples, seed, parse_memory(max_memory))
-        _load_peers()
+        _load(*_PEERS)
         findings = [sentence for sample in samples for sentence in stored.findings(sample)]
         steps = list(stored.steps(samples, n_jobs=jobs, seed=seed))
         left_out.append(

@@ -95,6 +95,13 @@ def missed(neighbours: Any, truth: Float64) -> float:
     return float((chosen < last - 4e-16).mean())
 
 
+def _shortfall(neighbours: Any, truth: Float64) -> str:
+    """How much less similar than the true neighbours the chosen ones are: rounding, or another row?"""
+    last = -np.partition(-truth, K - 1, axis=1)[:, K - 1]
+    chosen = np.take_along_axis(truth, np.asarray(neighbours).astype(np.int64), axis=1)
+    return f"their cosines short by {np.max(last - chosen.min(axis=1)):.0e} at most"
+
+
 def top_k_case(X: Array, Y: Array, data: str, *, n_jobs: int, source: str = "") -> Case:
     """The 10 rows of Y nearest to each row of X."""
     truth = true_cosines(X, Y)
@@ -114,7 +121,8 @@ def top_k_case(X: Array, Y: Array, data: str, *, n_jobs: int, source: str = "") 
     present, absent = entrants_of(calls, set(calls), n_jobs)
 
     def score(neighbours: Any, units: int) -> Score:
-        return Score(missed(neighbours, truth[:units]))
+        error = missed(neighbours, truth[:units])
+        return Score(error, _shortfall(neighbours, truth[:units]) if error > 0 else "")
 
     return Case(
         TOP_K, data, f"the {K} nearest by float64; error: share of the neighbours that are wrong",
