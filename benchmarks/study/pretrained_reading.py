@@ -1,0 +1,258 @@
+"""The section of part 2: what was run, what carried over, what needs care."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from benchmarks.study.pretrained_cautions import caution_lines
+
+FIGURES = "figures/pretrained-{}.png"
+
+
+def _percent(share):
+    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.1f} %"
+
+
+def _between(values, form=_percent):
+    values = list(values)
+    low, high = form(min(values)), form(max(values))
+    return low if low == high else f"{low} to {high}"
+
+
+def _number(value):
+    return f"{value:.3g}"
+
+
+def _layers(network, audit, key):
+    return [network[audit]["layers"][name][key] for name in network["layers"]]
+
+
+def _across(network, audit):
+    """Pairs of two different layers."""
+    return [pair for pair in network[audit]["pairs"] if pair["cka"] is not None]
+
+
+def _entangled(network, audit):
+    pairs = network[audit]["pairs"]
+    return sum(pair["n_significant"] for pair in pairs) / sum(pair["n_pairs"] for pair in pairs)
+
+
+def _informed(network, audit):
+    found = _layers(network, audit, "n_labels_significant")
+    return [count / maps for count, maps in zip(found, _layers(network, audit, "n_maps"), strict=True)]
+
+
+def _alarms(network, kind, permuted):
+    shares = network["rows"]["dependence"][kind][permuted]
+    return f"{_percent(np.mean(shares))} ({_percent(min(shares))} to {_percent(max(shares))})"
+
+
+def _mean(result):
+    low, high = result["interval"]
+    return f"{_percent(result['mean'])} ({100 * low:.0f} to {100 * high:.0f})"
+
+
+def _cutting(network):
+    rows = network["paths"]["conductance"].values()
+    deltas = [row["delta"] for row in rows if row["delta"] is not None]
+    around = sum(row["delta"] is None for row in rows)
+    text = f"{len(deltas)} layers that cut the network: {_between(deltas)}"
+    return text + (f"; {around} that do not: NaN" if around else "")
+
+
+_ROWS = (
+    ("Variance of five components, by layer", lambda n: _between(_layers(n, "audit", "top_variance"))),
+    ("... random weights", lambda n: _between(_layers(n, "untrained", "top_variance"))),
+    (
+        "Largest error bound of a singular value",
+        lambda n: f"{max(_layers(n, 'audit', 'largest_error_bound')):.0e}",
+    ),
+    ("Effective rank, last layer, as defined", lambda n: _number(_layers(n, "audit", "rank")[-1])),
+    ("... mean subtracted", lambda n: _number(_layers(n, "audit", "rank_centred")[-1])),
+    ("... mean subtracted, random weights", lambda n: _number(_layers(n, "untrained", "rank_centred")[-1])),
+    (
+        "Cosine of maps between layers, median",
+        lambda n: _between((pair["cosine_raw"] for pair in _across(n, "audit")), _number),
+    ),
+    (
+        "... of randomly paired inputs",
+        lambda n: _between((pair["cosine_null"] for pair in _across(n, "audit")), _number),
+    ),
+    ("CKA, first and last layer", lambda n: _number(_ends(n, "audit")["cka"])),
+    ("... random weights", lambda n: _number(_ends(n, "untrained")["cka"])),
+    ("Entangled pairs of maps (family-wise p <= 0.05)", lambda n: _percent(_entangled(n, "audit"))),
+    ("... random weights", lambda n: _percent(_entangled(n, "untrained"))),
+    ("Maps that know of the label, by layer", lambda n: _between(_informed(n, "audit"))),
+    ("... random weights", lambda n: _between(_informed(n, "untrained"))),
+    ("What a map knows of it, mean, last layer", lambda n: _percent(_layers(n, "audit", "label_mean")[-1])),
+    ("... random weights", lambda n: _percent(_layers(n, "untrained", "label_mean")[-1])),
+    ("False alarms at 5 %, rows permuted", lambda n: _alarms(n, "unrelated", "single")),
+    ("... whole inputs permuted (`groups=`)", lambda n: _alarms(n, "unrelated", "grouped")),
+    ("... one row an input", lambda n: _alarms(n, "one", "single")),
+    ("Integrated gradients that converged", lambda n: f"{n['paths']['n_converged']} of {n['paths']['n']}"),
+    ("... gradients an input, median", lambda n: _number(n["paths"]["median_gradients"])),
+    ("... largest delta over the output's change", lambda n: _percent(n["paths"]["largest_delta"])),
+    ("Conductance: delta over that change, median", _cutting),
+    (
+        "Output's change lost without the most attributed fifth",
+        lambda n: _mean(n["paths"]["removal"]["attributed"]),
+    ),
+    ("... the fifth farthest from the baseline", lambda n: _mean(n["paths"]["removal"]["largest_input"])),
+    ("... a random fifth", lambda n: _mean(n["paths"]["removal"]["random"])),
+)
+
+
+def _ends(network, audit):
+    ends = {network["layers"][0], network["layers"][-1]}
+    return next(pair for pair in network[audit]["pairs"] if set(pair["layers"]) == ends)
+
+
+def _table(networks):
+    yield "| | " + " | ".join(network["title"] for network in networks) + " |"
+    yield "|---" * (len(networks) + 1) + "|"
+    for name, of in _ROWS:
+        yield f"| {name} | " + " | ".join(of(network) for network in networks) + " |"
+
+
+def _samples(networks):
+    for name, network in networks.items():
+        yield f"- **{network['title']}**: {network['samples']}. {_knows(name, network['checks'])}"
+
+
+def _knows(name, checks):
+    if name == "efficientnet":
+        return (
+            f"Weights are in place: {_percent(checks['animals_called_animal'])} of the animals are given "
+            f"one of ImageNet's animals, and {_percent(checks['others_called_animal'])} of all else."
+        )
+    if name == "speaker":
+        return (
+            "Weights are in place: the nearest mean of the other recordings names the voice of "
+            f"{_percent(checks['voices_found'])}; embeddings have a mean cosine of "
+            f"{checks['cosine_same']:.2f} within a voice and {checks['cosine_other']:.2f} between two. The "
+            f"first two voices are one woman in two languages, and have {checks['cosine_first_two']:.2f}, "
+            f"where the nearest two have {checks['largest_cosine_other']:.2f}."
+        )
+    return (
+        "Weights are in place: the nearest other sentence has the same topic in "
+        f"{_percent(checks['same_topic'])} ({_percent(checks['same_topic_chance'])} by chance)."
+    )
+
+
+def _verdict(networks):
+    worst = max(networks.values(), key=lambda n: np.mean(n["rows"]["dependence"]["unrelated"]["single"]))
+    shares = worst["rows"]["dependence"]["unrelated"]
+    yield (
+        "**The instruments work on an LSTM and on a Transformer as they do on a CNN, but what they show "
+        "need not be learned, and p-values need whole inputs.** Spectra, CKA, cosines, mutual information "
+        "with labels and integrated gradients carry over without change. Four things do not: p-values "
+        f"where several rows come from one input ({worst['title']}: {_percent(np.mean(shares['single']))} "
+        f"false alarms at 5 %, {_percent(np.mean(shares['grouped']))} with `groups=`), entropy where a "
+        "layer has a mean, KSG where an activation function repeats a value, and the delta of conductance "
+        "within a residual block."
+    )
+
+
+def _learned(networks):
+    ties = [
+        f"{_percent(_entangled(network, 'audit'))} and {_percent(_entangled(network, 'untrained'))} in "
+        f"{network['title']}"
+        for network in networks.values()
+    ]
+    alike = [
+        f"{_ends(network, 'audit')['cka']:.2f} and {_ends(network, 'untrained')['cka']:.2f}"
+        for network in networks.values()
+    ]
+    known = [
+        f"{_percent(_layers(network, 'audit', 'label_mean')[-1])} and "
+        f"{_percent(_layers(network, 'untrained', 'label_mean')[-1])}"
+        for network in networks.values()
+    ]
+    yield (
+        "**Which numbers speak of learning?** The same audit of the same inputs through random weights is "
+        f"the null model. Entangled pairs do not: {'; '.join(ties)} (pretrained, then random weights; "
+        "significant by the family-wise test within a pair of layers). Random layers mix few directions of "
+        "their input into all maps, and these share what they have. They are real dependence and no sign "
+        f"of training. CKA of the first and last layer: {'; '.join(alike)}. What one map of the last layer "
+        f"knows of the label, mean over maps, in shares of the label's entropy: {'; '.join(known)}. Random "
+        "weights know of it, too, so that significance alone again says little; the size and its course "
+        "with depth do."
+    )
+
+
+def _attributed(networks):
+    parts = []
+    for network in networks.values():
+        ahead = network["paths"]["removal"]["attributed_less_input"]
+        low, high = ahead["interval"]
+        parts.append(
+            f"{network['title']} {100 * ahead['mean']:+.0f} points ({100 * low:+.0f} to {100 * high:+.0f})"
+        )
+    yield (
+        "**Do integrated gradients point at what matters?** Parts of the input are put back to the "
+        "baseline, a fifth of them, and the output loses a share of its change: see the table, with 95 % "
+        "bootstrap intervals over inputs. The test that counts is against a rule that knows nothing of the "
+        f"network, the parts farthest from the baseline: {', '.join(parts)}. Explained: "
+        + "; ".join(
+            f"{network['paths']['target']} ({network['title']}, {network['paths']['n']} inputs, "
+            f"{network['paths']['part']})"
+            for network in networks.values()
+        )
+        + "."
+    )
+
+
+HOW = """**How each was captured and explained.**
+
+- An `nn.LSTM` of three layers is one module, and a hook sees the last layer's states alone. Here it is three
+  modules of one layer with the same weights; a test holds them against the original. The audit has the last
+  state of each (`reduce="last_token"`). Conductance hooks the states of all moments: every layer then cuts
+  the network.
+- `reduce="mean_tokens"` counts padding, so that batches hold sentences of one length.
+- Tokens have no gradient. Integrated gradients attribute to an embedding layer by `layer=`; conductance wants
+  floating-point inputs, so that the network is wrapped to begin with word vectors. Baselines: `[MASK]` for
+  each word, silence, and mid-grey. Other baselines give other attributions.
+- Random weights: PyTorch's own for the LSTM, the package's for the CNN (batch statistics taken from the same
+  photographs), BERT's for the Transformer; one draw each."""
+
+LIMITS = """**Limits.** One network of each kind, one draw of random weights, and inputs from what Debian
+packages bring: cut-out photographs, telephone announcements by six voices in five languages (voice and
+language nearly coincide), and sayings. Recordings of one voice and sentences on one topic are taken to be
+independent, which they are only given the voice and the topic. Mutual information compares the 16 maps of
+largest variance in each layer; spectra, CKA and labels use all. Effective ranks of layers of different width
+are not to be compared: the most they can reach is the width, or the number of inputs."""
+
+
+def _figures(networks):
+    for name, network in networks.items():
+        yield ""
+        yield (
+            f"![{network['title']}: variance by components, effective rank, knowledge of the label, CKA, "
+            f"entangled pairs, false alarms, an attribution and its test]({FIGURES.format(name)})"
+        )
+
+
+def lines(content):
+    """Markdown of the section."""
+    networks = content["networks"]
+    if not content["pretrained"]:
+        yield "Small networks with random weights and inputs: this shows that the part runs, no more."
+    elif networks:
+        yield from _verdict(networks)
+    yield ""
+    for name, sentence in content["missing"].items():
+        yield f"`{name}` was left out: {sentence}"
+    if not content["pretrained"]:
+        yield from _table(list(networks.values()))
+        yield from _figures(networks)
+    elif networks:
+        yield from _samples(networks)
+        yield ""
+        yield from _table(list(networks.values()))
+        yield from _figures(networks)
+        for part in (_learned, _attributed):
+            yield ""
+            yield from part(networks)
+        yield from ("", "**What needs care.**", "")
+        yield from caution_lines(networks)
+        yield from ("", HOW, "", LIMITS)
