@@ -191,10 +191,12 @@ def gpu_sentence(results):
 
 
 def _setting(results):
-    environment = next(iter(_read(results, FAMILIES[0][0])["runs"].values()))
+    contents = (_read(results, suite) for suite, _, _ in FAMILIES)
+    runs = [made_by for content in contents if content is not None for made_by in content["runs"].values()]
+    machines = {f"{run['processor']}, {run['cores']} cores, Python {run['python']}" for run in runs}
     return (
-        f"One thread each, the same arrays, {environment['processor']}, {environment['cores']} cores, "
-        f"Python {environment['python']}; versions and dates stand beside the tables."
+        f"One thread each, the same arrays. {'; '.join(sorted(machines))}; versions and dates stand beside "
+        "the tables."
     )
 
 

@@ -1,10 +1,12 @@
 """The documentation: its code runs, it names everything there is, and its site stands on its own."""
 
+import importlib.util
 import inspect
 import re
 import subprocess
 import sys
 from dataclasses import fields
+from types import SimpleNamespace
 
 import pytest
 from markdown_code import LANGUAGES, ROOT, blocks, ran, unresolved
@@ -190,6 +192,58 @@ def test_formulas_are_drawn_by_the_browser_itself(site):
         shown = re.sub(r"<(script|style|code|pre|annotation)\b.*?</\1>", "", text, flags=re.DOTALL)
         assert "arithmatex" not in shown, name
         assert not re.search(r":(func|class|math|meth|mod):|\$\$|\\(frac|sum|lVert|mathrm)", shown), name
+
+
+@pytest.fixture(scope="module")
+def hooks():
+    """What the site's build calls, by name."""
+    pytest.importorskip("mkdocs", reason="comes with the extra docs")
+    found = {}
+    for path in (DOCS / "hooks").glob("*.py"):
+        spec = importlib.util.spec_from_file_location(f"docs_{path.stem}", path)
+        found[path.stem] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(found[path.stem])
+    return found
+
+
+@pytest.mark.parametrize("latex", [r"\nosuch{a}", r"\left( a"])
+def test_a_formula_that_cannot_be_drawn_ends_the_build(hooks, latex):
+    with pytest.raises(ValueError, match="no MathML"):
+        hooks["maths"].on_page_content(rf'<span class="arithmatex">\({latex}\)</span>', None, None, None)
+
+
+def test_links_out_of_docs_lead_to_their_pages(hooks):
+    def rewritten(page, text):
+        known = {"benchmarks/README.md", "kernels.md", "report.png"}
+        files = SimpleNamespace(get_file_from_path=lambda uri: uri if uri in known else None)
+        page = SimpleNamespace(file=SimpleNamespace(src_uri=page))
+        return hooks["repository"].on_page_markdown(text, page, SimpleNamespace(docs_dir=str(DOCS)), files)
+
+    assert rewritten("instruments/spectrum.md", "[a](../../benchmarks/README.md#x)") == (
+        "[a](../benchmarks/README.md#x)"
+    )
+    assert rewritten("CONTRIBUTING.md", "[a](docs/kernels.md)") == "[a](kernels.md)"
+    assert rewritten("index.md", "![a](report.png)") == "![a](report.png)"
+    assert rewritten("CONTRIBUTING.md", "[the licence](LICENSE), [a](https://x.org)") == (
+        "the licence, [a](https://x.org)"
+    )
+
+
+def test_roles_of_docstrings_become_markdown(hooks):
+    as_markdown = hooks["docstrings"].as_markdown
+    assert as_markdown("See :func:`pca`, :mod:`qixai_fast.krylov`.") == (
+        "See [`pca`][qixai_fast.pca], `qixai_fast.krylov`."
+    )
+    assert as_markdown(":math:`a\nb` and ``c``") == "$a b$ and `c`"
+    assert as_markdown("x\n\n.. math:: a +\n          b\n\ny").split() == [
+        "x",
+        "$$",
+        "a",
+        "+",
+        "b",
+        "$$",
+        "y",
+    ]
 
 
 def test_names_in_docstrings_lead_to_their_pages(site):

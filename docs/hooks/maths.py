@@ -21,6 +21,8 @@ def _mathml(display):
             mathml = convert(spaced, display=display)
         except Exception as error:
             raise ValueError(f"no MathML for {latex!r}") from error
+        if "\\" in mathml:
+            raise ValueError(f"no MathML for a command in {latex!r}")
         # The closing bar of a norm with an index would stay small beside a tall opening one.
         return re.sub(r"<mo>(&#x02016;|&#x0007C;)</mo>", r'<mo stretchy="false">\1</mo>', mathml)
 
