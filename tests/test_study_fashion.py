@@ -1,6 +1,7 @@
 """The study's data and network: any folder of images, and the same network for the same seed."""
 
 import gzip
+import json
 
 import numpy as np
 import pytest
@@ -9,7 +10,10 @@ torch = pytest.importorskip("torch")
 Image = pytest.importorskip("PIL.Image")
 
 from benchmarks.study import fashion, images  # noqa: E402
+from benchmarks.study.__main__ import main  # noqa: E402
 from benchmarks.study.parts import Options  # noqa: E402
+
+PICTURES = ("variance", "cosine", "entangled", "examples", "attribution")
 
 
 def cells(folder, n=30, suffix="png"):
@@ -142,3 +146,19 @@ def test_labels_and_classes_are_disturbed_as_asked(quick):
     counts = np.bincount(labels)
     assert counts[0] / counts[-1] == pytest.approx(20, rel=0.1)
     assert (np.diff(counts) < 0).all()
+
+
+def test_the_paper_s_own_case(tmp_path):
+    """Two classes in colour, as those who have the malaria set would run it."""
+    folder, out = cells(tmp_path / "cell_images", n=100), tmp_path / "mine"
+    arguments = ["paper", "--quick", "--images", str(folder), "--out", str(out)]
+    assert main([*arguments, "--work", str(tmp_path / "work")]) == 0
+    content = json.loads((out / "results" / "paper.json").read_text(encoding="utf-8"))
+    assert content["data"]["classes"] == ["Parasitized", "Uninfected"]
+    assert content["data"]["shape"] == [3, 32, 32]
+    text = (out / "README.md").read_text(encoding="utf-8")
+    assert "32 x 32, RGB, 2 classes" in text
+    assert str(tmp_path) not in text
+    assert "nan" not in text
+    figures = {path.name for path in (out / "figures").iterdir()}
+    assert figures == {f"paper-{name}.png" for name in PICTURES}

@@ -200,13 +200,22 @@ def train(
     elif epochs:
         places, labels = choose(data, seed, n_train, label_noise, imbalance)
         fit(model, data.train.images[places], labels, seed, epochs)
-        options.work.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_suffix(f".{os.getpid()}.tmp")
-        torch.save(model.state_dict(), fresh)
-        fresh.replace(path)  # so that one that was killed, or goes on beside, is never read half
+        _keep(path, lambda file: torch.save(model.state_dict(), file))
     model = model.to(dtype).eval().requires_grad_(False)
-    kind = str(dtype).removeprefix("torch.")
-    return Trained(model, accuracy(model, data.test), f"{name}-{kind}")
+    name = f"{name}-{str(dtype).removeprefix('torch.')}"
+    known = options.work / f"{name}.accuracy"
+    if not known.is_file():
+        share = accuracy(model, data.test)
+        _keep(known, lambda file: file.write_text(repr(share)))
+    return Trained(model, float(known.read_text()), name)
+
+
+def _keep(path, write):
+    """Write a file under another name first: what was killed, or goes on beside, is never read half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f"{path.name}.{os.getpid()}")
+    write(fresh)
+    fresh.replace(path)
 
 
 def choose(data, seed, n_train, label_noise=0.0, imbalance=None):
@@ -253,12 +262,17 @@ def accuracy(model, split):
 
 def record(trained, split, options, tag, *, layers=LAYERS, reduce="gap", dtype="float32"):
     """A store of what layers put out for a split, which ``tag`` names; read where it was recorded before."""
+    path = Path(options.work) / f"{trained.name}-{tag}-{reduce}-{dtype}"
+    if (path / "manifest.json").is_file():
+        store = qf.open_store(path)
+        if store.n_samples == len(split):
+            return store
     compute = next(trained.model.parameters()).dtype
     return qf.capture(
         trained.model,
         ((images.to(compute), labels) for images, labels in split.batches()),
         list(layers),
-        Path(options.work) / f"{trained.name}-{tag}-{reduce}-{dtype}",
+        path,
         labels=1,
         reduce=reduce,
         dtype=dtype,

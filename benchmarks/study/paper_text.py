@@ -1,0 +1,306 @@
+"""The section of part 1 in the study's README."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from benchmarks.study.paper_attribution import CASCADE
+from benchmarks.study.paper_verdicts import percent, pick, pvalue, remaining, spread, verdicts
+
+READINGS = {
+    "maps": "maps over images, as they are: mean cosine of all pairs",
+    "centred": "maps over images, centred: mean absolute cosine",
+    "units": "units of an image, the wider layer cut to the narrower",
+    "scores": "first 5 principal scores, best signs",
+    "cka": "CKA, debiased",
+}
+
+
+def lines(content):
+    """Answer, verdicts, evidence with figures, limits."""
+    yield from _answer(content)
+    yield from ["", "| claim | measured | null | survives? |", "|---|---|---|---|"]
+    for row in verdicts(content):
+        yield "| " + " | ".join(row) + " |"
+    yield ""
+    yield from _networks(content)
+    yield from ["", "### Variance", ""]
+    yield from _variance(content["variance"])
+    yield from ["", "### Cosines", ""]
+    yield from _cosine(content["cosine"])
+    yield from ["", "### Entangled maps", ""]
+    yield from _entangled(content["entangled"])
+    yield from ["", "### Integrated gradients", ""]
+    yield from _attribution(content["attribution"])
+    yield from ["", "### Limits", ""]
+    yield from _limits(content)
+
+
+def _answer(content):
+    outcomes = [row[-1].split("**")[1] for row in verdicts(content)]
+    networks, variance = content["entangled"]["networks"], content["variance"]["layers"]
+    cka = content["cosine"]["kinds"]
+    strongest, shares, ckas = (
+        [function(kind) for kind in ("untrained", "trained")]
+        for function in (
+            lambda kind: spread(pick(networks, kind, "max")),
+            lambda kind: percent(variance[kind]["dense"]["share"]),
+            lambda kind: spread(cka[kind]["conv1 conv2"]["cka"]),
+        )
+    )
+    yield (
+        f"**Of {len(outcomes)} claims that the paper makes, or that its reading of them rests on, "
+        f"{outcomes.count('yes')} survive a null model, {outcomes.count('partly')} do in part and "
+        f"{outcomes.count('no')} do not.** Chance is the easy null: shuffled images and independent units "
+        "are far from what is measured. The hard one is the same network before training, whose maps all "
+        f"see the same image, too. There, the strongest pair of maps shares {strongest[0]} nats (trained: "
+        f"{strongest[1]}), the first five components of the dense layer explain {shares[0]} (trained: "
+        f"{shares[1]}), and the CKA of Conv1 and Conv2 is {ckas[0]} (trained: {ckas[1]}). A number that "
+        "comes without its untrained twin is not evidence of anything learned."
+    )
+
+
+def _networks(content):
+    data = content["data"]
+    channels, height, width = data["shape"]
+    accuracy = content["accuracy"]
+    yield (
+        f"Networks: Conv1 (32 maps), Conv2 (64), Dense ({content['variance']['width']}), on {data['name']} "
+        f"({height} x {width}, {'grey' if channels == 1 else 'RGB'}, {len(data['classes'])} classes): "
+        f"{data['n_train']:,} images to train on, {data['epochs']} epochs, {data['n_test']:,} to test with "
+        f"and to record; seeds {', '.join(map(str, data['seeds']))}. Accuracy "
+        f"{percent(accuracy['trained'], 1)}; never trained {percent(accuracy['untrained'], 1)}; trained on "
+        f"random labels {percent(accuracy['random labels'], 1)}. Numbers are means over seeds with the "
+        "lowest and highest. Maps are averaged over positions, as in the paper. Its public accounts name "
+        "the layers, the averaging, maps 22 and 46, and the 27 %; widths, kernels and optimiser are our "
+        "reading (`fashion.py`), and so is what exactly it took the cosine of."
+    )
+
+
+def _variance(content):
+    yield "![Variance explained, beside nulls, and how it depends on the width](figures/paper-variance.png)"
+    yield ""
+    yield "| layer | trained | random labels | never trained | trained, units made independent |"
+    yield "|---|---|---|---|---|"
+    for layer in content["layers"]["trained"]:
+        row = [content["layers"][kind][layer]["share"] for kind in ("trained", "random labels", "untrained")]
+        row.append(content["layers"]["trained"][layer]["independent"])
+        yield f"| {layer.title()}, first 5 components | " + " | ".join(percent(v, 1) for v in row) + " |"
+    scaled = [content["scaled"][kind] for kind in ("trained", "random labels", "untrained")]
+    yield "| Dense, units scaled to variance 1 | " + " | ".join(percent(v, 1) for v in scaled) + " | |"
+    dead = [content["dead"][kind] for kind in ("trained", "random labels", "untrained")]
+    yield "| Dense, units that never fire | " + " | ".join(spread(v, digits=0) for v in dead) + " | |"
+    intervals = "; ".join(f"{100 * low:.1f} to {100 * high:.1f} %" for low, high in content["interval"])
+    yield ""
+    yield (
+        "The share is sharp for a given network (95 % bootstrap intervals over images, seed by seed: "
+        f"{intervals}), but it is no property of the task: it depends on the width of the layer, as the "
+        "next table shows, and says nothing without it. The first five components of the bare pixels "
+        f"explain {100 * content['pixels']:.0f} % before any network."
+    )
+    yield from ["", "| units of Dense | trained | never trained | units made independent | accuracy |"]
+    yield "|---|---|---|---|---|"
+    for width, row in content["widths"].items():
+        cells = [row.get(key) for key in ("trained", "untrained", "independent", "accuracy")]
+        yield f"| {width} | " + " | ".join(percent(cell, 1) if cell else "" for cell in cells) + " |"
+    samples = content["noise_samples"]
+    yield ""
+    yield (
+        "And it is biased upwards where there are few images. Noise, all units alike and independent, has "
+        "this share in its first five components:"
+    )
+    yield ""
+    yield "| units | " + " | ".join(f"{m:,} images" for m in samples) + " |"
+    yield "|---" * (len(samples) + 1) + "|"
+    for width, shares in content["noise"].items():
+        yield f"| {width} | " + " | ".join(f"{100 * share:.1f} %" for share in shares) + " |"
+    close = [
+        f"{width} units and {m:,} images"
+        for width, shares in content["noise"].items()
+        for m, share in zip(samples, shares, strict=True)
+        if abs(share - 0.27) < 0.05
+    ]
+    yield ""
+    yield (f"So 27 % alone is no finding: pure noise has about that with {_listed(close)}.")
+
+
+def _listed(items):
+    return (
+        items[0]
+        if len(items) == 1
+        else ", ".join(items[:-1]) + " or " + items[-1]
+        if items
+        else "no size here"
+    )
+
+
+def _cosine(content):
+    yield "![Five readings of similarity between layers](figures/paper-cosine.png)"
+    yield ""
+    pairs = list(content["kinds"]["trained"])
+    yield "| reading | networks | " + " | ".join(pair.title().replace(" ", ", ") for pair in pairs) + " |"
+    yield "|---|---|" + "---|" * len(pairs)
+    for reading, name in READINGS.items():
+        for kind in ("trained", "untrained"):
+            cells = [spread(content["kinds"][kind][pair][reading]) for pair in pairs]
+            yield f"| {name if kind == 'trained' else ''} | {kind} | " + " | ".join(cells) + " |"
+    orders = np.array([row["orders"] for row in content["kinds"]["trained"].values()])
+    p = [value for row in content["kinds"]["trained"].values() for value in row["cka_p"]]
+    nulls = content["nulls"]
+    yield ""
+    yield (
+        "Whether layers look orthogonal is a matter of which cosine one takes. Units of different layers "
+        "have no order in common: random orders of one layer's units move the third reading between "
+        f"{orders.min():.2f} and {orders.max():.2f} (95 % of orders), and the order in memory is no fact "
+        "about the network. Principal scores have no sign: any value between plus and minus the fourth "
+        f"row is one choice of signs. Two random directions in {nulls['width']} dimensions have a cosine "
+        f"of {nulls['random']:.2f} either way, so a small cosine is what no relation at all looks like; "
+        f"independent units after a ReLU have {nulls['rectified']:.2f} raw, only for being positive. CKA "
+        f"depends on no order and no sign and is 0 on average for unrelated layers ({pvalue(p)} here, by "
+        "shuffled images): it answers the question that the cosine was asked."
+    )
+
+
+def _entangled(content):
+    networks = content["networks"]
+    trained = networks["trained"]
+    yield "![Mutual information of all pairs, and what is left of the strongest](figures/paper-entangled.png)"
+    yield ""
+    yield "| | trained | random labels | never trained |"
+    yield "|---|---|---|---|"
+    kinds = ("trained", "random labels", "untrained")
+
+    def row(name, cells):
+        return f"| {name} | " + " | ".join(cells) + " |"
+
+    for name, key in (("strongest", "max"), ("95 % of pairs are below", "p95"), ("median", "median")):
+        yield row(f"KSG, {name}, nats", [spread(pick(networks, kind, key)) for kind in kinds])
+    yield row(
+        "strongest pair on other images, nats", [spread(pick(networks, kind, "heldout")) for kind in kinds]
+    )
+    for pair in content["pairs"]["trained"]:
+        cells = [percent([entry["dependent"] for entry in content["pairs"][kind][pair]]) for kind in kinds]
+        yield row(f"{pair.title().replace(' ', ' with ')}: pairs dependent, family-wise p < 0.05", cells)
+    for known, name in (("class", "class"), ("brightness", "brightness"), ("both", "class and brightness")):
+        yield row(
+            f"strongest pairs: left once the {name} is known",
+            [percent(remaining(networks, kind, known)) for kind in kinds],
+        )
+    yield row(
+        "same order of pairs on other images (rank correlation)",
+        [spread(pick(networks, kind, "same_order")) for kind in kinds],
+    )
+    yield row(
+        "same strongest pairs on other images", [percent(pick(networks, kind, "same_top")) for kind in kinds]
+    )
+    yield row(
+        "rank correlation with plain correlation",
+        [spread(pick(networks, kind, "like_correlation")) for kind in kinds],
+    )
+    null = [value for entry in trained for value in entry["null"]]
+    named = ", ".join(f"{entry['named']:.2f}" for entry in trained)
+    strongest = ", ".join(f"{a} with {b}" for a, b in pick(networks, "trained", "strongest"))
+    passed = [
+        percent([entry["dependent"] for entry in content["pairs"][kind]["conv1 conv2"]])
+        for kind in ("trained", "untrained")
+    ]
+    p = pvalue(pick(networks, "trained", "heldout_p"))
+    apart = np.mean(content["to_untrained"]) > np.mean(content["between_seeds"])
+    yield ""
+    yield (
+        f"Dependence itself is easily had: shuffling images leaves at most {max(null):.2f} nats in the "
+        f"strongest of all pairs, and the strongest pair, chosen on {content['n']:,} images, is tested on "
+        f"as many others ({p}). But {passed[0]} of pairs of Conv1 and Conv2 pass in trained networks and "
+        f"{passed[1]} in those that never trained, so that passing says little about a pair: Conv2 is "
+        "computed from Conv1, and both see one image. Training shows, if anywhere, in the distribution of "
+        "the values: from seed to seed its Kolmogorov–Smirnov distance is "
+        f"{spread(content['between_seeds'])}, from trained to untrained networks "
+        f"{spread(content['to_untrained'])}{'' if apart else ', no more'}. Maps 22 and 46 share {named} "
+        f"nats in our seeds, where the strongest pairs are {strongest}: the number of a map means nothing "
+        "in another network. “Left” is in parts of a control, the same estimate given class and "
+        "brightness of other images, as estimates with more variables lean towards 0."
+    )
+    yield ""
+    yield "One call of `qf.audit` on either network of the first seed knows chance, not the other network:"
+    yield ""
+    for kind, found in content["audit"].items():
+        sentence = next(text for text in found["reading"] if text.startswith("Between layers"))
+        yield f"- {kind}: “{sentence}”"
+    yield ""
+    yield "So audit the network before training, too, and lay the two side by side with `qixai-fast compare`."
+
+
+def _attribution(content):
+    seeds = content["seeds"]
+    yield "![Attributions of a trained network, and of random layers](figures/paper-examples.png)"
+    yield ""
+    yield "![Rank correlations as layers are made random, and deletion curves](figures/paper-attribution.png)"
+    yield ""
+    yield "| rank correlation with those of | sizes, all pixels | sizes, lit pixels | signed, lit pixels |"
+    yield "|---|---|---|---|"
+    rows = {
+        "the same network, mean image as baseline": ("mean_baseline",),
+        "another trained seed": ("other_seed",),
+    }
+    rows |= {f"layers made random down to {name}": ("cascade", name) for name in CASCADE}
+    rows["the image itself, no network"] = ("image",)
+    for name, path in rows.items():
+        cells = []
+        for reading in ("all", "lit", "signed"):
+            values = []
+            for seed in seeds:
+                found = seed
+                for key in path:
+                    found = found[key]
+                values.append(found[reading])
+            cells.append(spread(values))
+        yield f"| {name} | " + " | ".join(cells) + " |"
+    gradient = [seed["gradient_fresh"]["signed"] for seed in seeds]
+    fixed = [seed["fixed"] for seed in seeds]
+    last = {
+        reading: (
+            spread([seed["cascade"][CASCADE[-1]][reading] for seed in seeds]),
+            spread([seed["other_seed"][reading] for seed in seeds]),
+        )
+        for reading in ("lit", "signed")
+    }
+    yield ""
+    yield (
+        f"On {content['n']} test images |δ| has a median of "
+        f"{100 * np.mean([f['median'] for f in fixed]):.2g} % of the output's change, and a 95 % quantile "
+        f"of {100 * np.mean([f['p95'] for f in fixed]):.2g} %, after {content['steps']} steps; with "
+        f"`tol={content['tol']}` {percent([seed['converged'] for seed in seeds])} of images converge, "
+        f"after {spread([seed['gradients'] for seed in seeds], digits=0)} gradients. Completeness holds "
+        "for a random network just as well: it vouches for the arithmetic, not for the explanation. With "
+        f"all layers random the sizes of attributions still have a rank correlation of {last['lit'][0]} on "
+        f"lit pixels with those of the trained network; another trained network has {last['lit'][1]}. With "
+        f"signs it is {last['signed'][0]} and {last['signed'][1]}. Sizes share a factor, the image; mean "
+        f"gradients, which lack it, have {spread(gradient)} with signs. The baseline is a choice as well, "
+        "which the first row of the table shows."
+    )
+    yield from [
+        "",
+        "| order of deletion | area under the curve | below random order, 95 % interval, seed by seed |",
+    ]
+    yield "|---|---|---|"
+    for name in seeds[0]["deletion"]["areas"]:
+        areas = [seed["deletion"]["areas"][name] for seed in seeds]
+        less = "; ".join(
+            f"{area['below_random']:+.2f} ({area['interval'][0]:+.2f} to {area['interval'][1]:+.2f})"
+            for area in areas
+        )
+        less = "" if name == "random order" else less
+        yield f"| {name} | {spread([area['mean'] for area in areas])} | {less} |"
+
+
+def _limits(content):
+    seeds, side = len(content["data"]["seeds"]), content["data"]["shape"][1]
+    paper = "The paper's 27 % may well be right for its own network, which is not public. "
+    yield (
+        f"One architecture and {seeds} seeds, on images {side} pixels wide and high. {paper}Ranges over so "
+        "few seeds are ranges, not confidence intervals. Verdicts follow fixed rules "
+        "(`paper_verdicts.py`): a claim about learning must separate all trained from all untrained "
+        "seeds. Mutual information is that of maps averaged over positions; what positions tell is gone. "
+        "Class and brightness are two things that an image has, not all. A deleted pixel is black, as the "
+        "baseline of the attributions is, and may leave images unlike any that the network has seen."
+    )
