@@ -2,16 +2,21 @@
 
 import json
 import math
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks.planes import information, likeness, spectra
-from benchmarks.planes.__main__ import main
+from benchmarks.planes.__main__ import GROUPS
+from benchmarks.planes.figure import PANELS
 from benchmarks.planes.measuring import Entrant, Plane, is_silent, is_wrong, measure
 from benchmarks.planes.text import planes_text
 
+ROOT = Path(__file__).parents[1]
 MADE_BY = {
     "processor": "a processor", "architecture": "x", "cores": 2, "system": "Linux", "python": "3",
     "versions": {}, "threads": 1, "seed": 0,
@@ -88,10 +93,13 @@ def test_words_name_who_fails_and_how(content):
 
 
 def test_planes_run(tmp_path):
-    main(["--quick", "--out", str(tmp_path), "spectra", "information", "likeness"])
+    command = [sys.executable, "-m", "benchmarks.planes", "--quick", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
     content = json.loads((tmp_path / "planes.json").read_text())
     assert (tmp_path / "planes.png").read_bytes().startswith(b"\x89PNG")
-    assert len(content["planes"]) == 9
+    assert set(GROUPS) == {plane["group"] for plane in content["planes"].values()}
+    assert set(content["planes"]) == {name for name, _ in PANELS}
     ours = [
         point
         for plane in content["planes"].values()

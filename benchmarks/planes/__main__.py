@@ -38,7 +38,7 @@ def measured(groups, quick, folder):
     for group in groups:
         for plane in GROUPS[group].planes(np.random.default_rng(SEED), quick, folder):
             print(f"{plane.title}: {len(plane.entrants)} entrants", flush=True)
-            found[plane.name] = measure(plane, 1 if quick else ROUNDS)
+            found[plane.name] = measure(plane, 0 if quick else ROUNDS)
     return found
 
 

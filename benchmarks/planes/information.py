@@ -148,7 +148,7 @@ def entrants():
 
 def planes(rng, quick, folder):
     """Each draw has a seed of its own; ``rng`` and ``folder`` are for planes that want them."""
-    n, draws = (300, 2) if quick else (10_000, 8)
+    n, draws = (300, 1) if quick else (10_000, 8)
     for name, (rho, becomes, truth_of) in PAIRS.items():
         if becomes is bfloat16 and peers.optional("torch") is None:
             continue

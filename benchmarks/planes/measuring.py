@@ -64,16 +64,18 @@ class Plane:
 
 
 def _first(entrant, case):
-    """The result of a first call, and the warnings that it raised."""
+    """The result of a first call, the warnings that it raised, and its seconds."""
+    start = time.perf_counter()
     with warnings.catch_warnings(record=True) as raised:
         warnings.simplefilter("always")
         result = entrant.call(case)
+    seconds = time.perf_counter() - start
     words = [
         f"{one.category.__name__}: {str(one.message).strip().splitlines()[0][:160]}"
         for one in raised
         if not issubclass(one.category, ABOUT_CODE)
     ]
-    return result, words
+    return result, words, seconds
 
 
 def _mean_square(errors):
@@ -94,7 +96,8 @@ def measure(plane, rounds):
     """The plane as JSON: a point an entrant.
 
     All entrants run once on every case, for errors and warnings, and then in rounds, one after the other, so
-    that a busy machine slows all alike. An entrant that raises has no place on the plane, and its words stay.
+    that a busy machine slows all alike; without rounds, the first calls are what is timed. An entrant that
+    raises has no place on the plane, and its words stay.
     """
     points, running = [], []
     for entrant in plane.entrants:
@@ -106,21 +109,21 @@ def measure(plane, rounds):
         except Exception as error:
             point["raised"] = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:160]}"
             continue
-        results = [result for result, _ in found]
+        results = [result for result, _, _ in found]
         error = _mean_square([plane.error(r, case) for r, case in zip(results, plane.cases, strict=True)])
         point["error"] = error if math.isfinite(error) else None
-        point["warned"] = sorted({word for _, words in found for word in words})
+        point["warned"] = sorted({word for _, words, _ in found for word in words})
         point["said"] = sorted({entrant.note(result) for result in results} - {""}) if entrant.note else []
         if entrant.cost is not None:
             costs = [entrant.cost(r) if callable(entrant.cost) else entrant.cost for r in results]
             point["cost"] = statistics.fmean(costs)
-        running.append((entrant, point, []))
+        running.append((entrant, point, [] if rounds else [seconds for _, _, seconds in found]))
     for step in range(rounds):
         for entrant, _, seconds in running:
             seconds.append(_seconds(entrant, plane.cases[step % len(plane.cases)]))
     for _, point, seconds in running:
         point["seconds"] = statistics.median(seconds)
-        point["rounds"] = len(seconds)
+        point["rounds"] = rounds
     return {
         "group": plane.group,
         "title": plane.title,
