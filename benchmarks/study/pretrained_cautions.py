@@ -36,39 +36,40 @@ def _dependent_rows(networks):
 def _means(networks):
     parts = []
     for network in networks.values():
-        layer = network["layers"][-1]
-        found = network["audit"]["layers"][layer]
-        share = network["rows"]["outliers"][layer]["mean_share"]
+        layers = network["audit"]["layers"]
+        name = max(layers, key=lambda key: layers[key]["rank_centred"] / layers[key]["rank"])
+        shown = network["names"][network["layers"].index(name)]
         parts.append(
-            f"{found['rank']:.3g} becomes {found['rank_centred']:.3g} in {network['title']} "
-            f"({100 * share:.0f} % of the size of its last layer's rows is their mean)"
+            f"{layers[name]['rank']:.3g} becomes {layers[name]['rank_centred']:.3g} ({network['title']}, "
+            f"{shown})"
         )
     yield (
-        "- **Entropy, purity and raw cosine see a layer's mean first.** The effective rank with the mean "
-        f"subtracted: {'; '.join(parts)}. A falling raw rank can be a growing mean, not a narrowing "
-        "representation. PCA, CKA and mutual information subtract it or do not see it."
+        "- **Entropy, purity and raw cosine see a layer's mean first.** With the mean subtracted, the "
+        f"effective rank of the layer that it moves most: {'; '.join(parts)}. A falling raw rank can be a "
+        "growing mean and no narrowing of the representation. PCA, CKA and mutual information do not see "
+        "the mean."
     )
 
 
-def _outliers(network):
+def _stream(network):
     found = network["rows"]["outliers"]
+    shown = dict(zip(network["layers"], network["names"], strict=True))
     name, worst = max(found.items(), key=lambda item: item[1]["top1_raw"])
+    far = max(found, key=lambda key: found[key]["largest_offset"])
     moved = max(found, key=lambda key: found[key]["scaled"]["rank"] / found[key]["centred"]["rank"])
-    shown = network["names"][network["layers"].index(name)]
-    far, offset = max(
-        ((key, value["largest_offset"]) for key, value in found.items()), key=lambda item: item[1]
-    )
+    top = network["audit"]["most_entangled"][0]
+    same = "itself" if top["map_a"] == top["map_b"] else f"dimension {top['map_b']}"
     yield (
-        f"- **Residual streams have dimensions that outweigh the rest.** In {network['title']}, one of "
-        f"{worst['n_maps']} dimensions of {shown} carries {100 * worst['top1_raw']:.0f} % of the tokens' "
-        f"raw size and three carry {100 * worst['top3_raw']:.0f} %; without the mean, one carries "
-        f"{100 * worst['top1_spread']:.0f} %. Means reach {offset:.3g} standard deviations "
-        f"({network['names'][network['layers'].index(far)]}), so moments have to be taken about a shift, "
-        f"which `qf.pca` does. Tokens' mean cosine is {worst['raw']['cosine']:.2f} raw, "
-        f"{worst['centred']['cosine']:.2f} centred. Scaling every dimension moves the effective rank most "
-        f"in {network['names'][network['layers'].index(moved)]}, from "
-        f"{found[moved]['centred']['rank']:.0f} to {found[moved]['scaled']['rank']:.0f}: say which of the "
-        "three was computed."
+        f"- **Dimensions of a residual stream differ in size, and are handed on.** In {network['title']}, "
+        f"one of {worst['n_maps']} carries at most {100 * worst['top1_raw']:.0f} % of the tokens' raw size "
+        f"({shown[name]}; {worst['n_maps'] * worst['top1_raw']:.0f} times an even share; without the mean "
+        f"{100 * worst['top1_spread']:.0f} %), means reach {found[far]['largest_offset']:.3g} standard "
+        f"deviations ({shown[far]}), and scaling every dimension moves the centred effective rank of "
+        f"tokens from {found[moved]['centred']['rank']:.0f} to {found[moved]['scaled']['rank']:.0f} "
+        f"({shown[moved]}): say which of the three was computed. This network normalizes after every "
+        "addition; where none does, sizes may differ far more. The most entangled pair between layers is "
+        f"dimension {top['map_a']} of {shown[top['layer_a']]} with {same} in {shown[top['layer_b']]} "
+        f"({top['mutual_info']:.2f} nats)."
     )
 
 
@@ -112,6 +113,6 @@ def caution_lines(networks):
     yield from _dependent_rows(networks)
     yield from _means(networks)
     if "minilm" in networks:
-        yield from _outliers(networks["minilm"])
+        yield from _stream(networks["minilm"])
     yield from _repeats(networks)
     yield from _branches(networks)

@@ -67,9 +67,12 @@ _ROWS = (
         "Largest error bound of a singular value",
         lambda n: f"{max(_layers(n, 'audit', 'largest_error_bound')):.0e}",
     ),
-    ("Effective rank, last layer, as defined", lambda n: _number(_layers(n, "audit", "rank")[-1])),
-    ("... mean subtracted", lambda n: _number(_layers(n, "audit", "rank_centred")[-1])),
-    ("... mean subtracted, random weights", lambda n: _number(_layers(n, "untrained", "rank_centred")[-1])),
+    ("Effective rank by layer, as defined", lambda n: _between(_layers(n, "audit", "rank"), _number)),
+    ("... mean subtracted", lambda n: _between(_layers(n, "audit", "rank_centred"), _number)),
+    (
+        "... mean subtracted, random weights",
+        lambda n: _between(_layers(n, "untrained", "rank_centred"), _number),
+    ),
     (
         "Cosine of maps between layers, median",
         lambda n: _between((pair["cosine_raw"] for pair in _across(n, "audit")), _number),
@@ -99,6 +102,7 @@ _ROWS = (
     ),
     ("... the fifth farthest from the baseline", lambda n: _mean(n["paths"]["removal"]["largest_input"])),
     ("... a random fifth", lambda n: _mean(n["paths"]["removal"]["random"])),
+    ("Warnings of the audit", lambda n: ", ".join(n["audit"]["warnings"]).replace("_", " ") or "none"),
 )
 
 
