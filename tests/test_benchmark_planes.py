@@ -48,9 +48,7 @@ def content():
         Entrant("theirs", "a", "silent", lambda case: 2.0, default=True, cost=1),
         Entrant("theirs", "b", "old", old, cost=1),
         Entrant("theirs", "b", "warned", warns(2.0), cost=1),
-        Entrant(
-            "theirs", "b", "told", lambda case: 2.0, cost=lambda result: result, note=lambda result: "bound 1"
-        ),
+        Entrant("theirs", "b", "costly", lambda case: 1.0, cost=lambda result: 3 * result),
         Entrant("theirs", "b", "lost", lambda case: math.nan, cost=1),
         Entrant("theirs", "b", "raised", fails, cost=1),
     ]
@@ -72,12 +70,11 @@ def test_silence_is_an_error_without_a_word(content):
         "silent",
         "old",
         "warned",
-        "told",
         "lost",
     }
     assert {name for name, point in points.items() if is_silent(point)} == {"silent", "old", "lost"}
     assert points["warned"]["warned"] == ["RuntimeWarning: this is ill-conditioned"]
-    assert points["told"]["cost"] == 2
+    assert points["costly"]["cost"] == 3
     assert points["raised"]["raised"] == "ValueError: too few samples"
     assert "seconds" not in points["raised"]
 
@@ -88,7 +85,7 @@ def test_words_name_who_fails_and_how(content):
     assert "- theirs: *A plane*: old (100 %), lost (no number)" in text
     assert "- *A plane*: theirs, warned: 100 %, and says `RuntimeWarning: this is ill-conditioned`" in text
     assert "- *A plane*: theirs, raised: raises `ValueError: too few samples`" in text
-    assert "2 passes (right; 0.1 %) | theirs |" in text
+    assert "2 passes (right; 0.1 %)" in text
     assert planes_text(None) == "Not measured yet."
 
 

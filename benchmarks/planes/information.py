@@ -96,7 +96,7 @@ def entrants():
     found = [
         *(
             Entrant(
-                "qixai-fast", f"KSG-{algorithm}", f"mutual_info_ksg, n_neighbors={k}, algorithm={algorithm}",
+                "qixai-fast", f"KSG-{algorithm}", f"KSG-{algorithm}, n_neighbors={k}",
                 lambda case, k=k, algorithm=algorithm: qf.mutual_info_ksg(
                     *case, n_neighbors=k, algorithm=algorithm, n_jobs=1
                 ),
@@ -108,7 +108,7 @@ def entrants():
         *(
             Entrant(
                 "qixai-fast", f"binned {strategy}",
-                f"mutual_info_binned, n_bins={bins}, strategy={strategy!r}, bias_correction='miller-madow'",
+                f"binned, Miller-Madow, {strategy}, n_bins={bins}",
                 lambda case, bins=bins, strategy=strategy: qf.mutual_info_binned(
                     *case, n_bins=bins, strategy=strategy, bias_correction="miller-madow", n_jobs=1
                 ),

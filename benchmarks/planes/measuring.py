@@ -29,8 +29,6 @@ class Entrant:
         Takes a case, returns a result.
     cost : float or callable, optional
         What is on the cost axis where that is not seconds; a callable takes a result.
-    note : callable, optional
-        What a result itself says about its error, as a text; ``""`` where it says nothing.
     default : bool
         Whether this is what one gets who sets nothing.
     """
@@ -40,7 +38,6 @@ class Entrant:
     setting: str
     call: Callable
     cost: float | Callable | None = None
-    note: Callable | None = None
     default: bool = False
 
 
@@ -113,7 +110,6 @@ def measure(plane, rounds):
         error = _mean_square([plane.error(r, case) for r, case in zip(results, plane.cases, strict=True)])
         point["error"] = error if math.isfinite(error) else None
         point["warned"] = sorted({word for _, words, _ in found for word in words})
-        point["said"] = sorted({entrant.note(result) for result in results} - {""}) if entrant.note else []
         if entrant.cost is not None:
             costs = [entrant.cost(r) if callable(entrant.cost) else entrant.cost for r in results]
             point["cost"] = statistics.fmean(costs)
@@ -141,5 +137,5 @@ def is_wrong(point):
 
 
 def is_silent(point):
-    """Wrong, and neither a warning nor the result itself says so."""
-    return is_wrong(point) and not point["warned"] and not point["said"]
+    """Wrong, and no warning says so."""
+    return is_wrong(point) and not point["warned"]
