@@ -235,7 +235,7 @@ def test_tools_that_are_not_installed_are_named(monkeypatch):
     case = information.ksg_case(X, [(0, 1), (1, 2)], np.zeros(2), "noise", "0", n_jobs=1)
     result = racing.race(case, 0.05)
     assert [row["name"] for row in result["rows"]] == ["qixai-fast"]
-    assert case_lines(result, 1)[-1].strip() == "not installed, not measured: NPEET"
+    assert case_lines(result, 1)[-1].strip() == "cannot be imported here, not measured: NPEET"
 
 
 def test_an_estimator_that_is_broken_is_found_on_planted_data(monkeypatch):

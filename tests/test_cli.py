@@ -141,7 +141,7 @@ def test_warmup_fills_the_cache(tmp_path):
     assert sum(cached.values()) < sum(seconds.values())
 
 
-@pytest.mark.parametrize("command", ["demo", "capture", "audit", "verify", "info", "warmup"])
+@pytest.mark.parametrize("command", ["demo", "capture", "audit", "verify", "bench", "info", "warmup"])
 def test_every_command_has_help_with_an_example(command):
     done = run(command, "--help", cwd=".")
     assert done.returncode == 0

@@ -20,10 +20,10 @@ Estimator = Callable[..., float]
 
 @cache
 def optional(name: str) -> Any:
-    """A module, or None where it is not installed."""
+    """A module, or None where it is not installed, or so broken that it cannot be imported."""
     try:
         return importlib.import_module(name)
-    except ImportError:
+    except Exception:  # of another tool: its reasons are its own, and the others run without it
         return None
 
 

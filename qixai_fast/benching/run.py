@@ -115,10 +115,8 @@ def _samples(
         )
         names = [names[i] for i in picked]
     rows = np.sort(np.random.default_rng(seed).choice(total, n, replace=False))
-    # Two layers are held at once for CKA, and all of them in their own precision.
-    each = None if budget is None else budget // max(1, len(names))
     return [
-        stored.draw(opened, name, rows, np.random.default_rng([seed, index]), each)
+        stored.draw(opened, name, rows, np.random.default_rng([seed, index]), budget, len(names))
         for index, name in enumerate(names)
     ], left_out
 

@@ -35,9 +35,11 @@ _MOST_FEATURES = 512
 _MAPS = 10  # of which all pairs are looked at
 _RHO = 0.6
 _MOST_ROWS = 2000
-# A value drawn, in bytes: our copies and those of the most wasteful peer. And matrices of rows by rows.
-_VALUE_BYTES = 100
-_FIXED_BYTES = 160 * 10**6
+# A value of a layer at work, and of the one it is compared with, in bytes: ours, and the copies of the most
+# wasteful peer. A value of a layer that waits. And matrices of rows by rows, whatever the sample.
+VALUE_BYTES = 200
+_WAITING_BYTES = 8
+FIXED_BYTES = 160 * 10**6
 _ROWS_AT_ONCE = 16
 
 
@@ -50,13 +52,14 @@ class Sample:
     n_features: int
 
 
-def features_within(budget: int | None, n: int, wanted: int) -> int:
+def features_within(budget: int | None, n: int, wanted: int, n_layers: int = 1) -> int:
     """How many features fit the budget beside n samples: two or more, else an error tells what would do."""
     if budget is None:
         return wanted
-    fit = (budget - _FIXED_BYTES) // (_VALUE_BYTES * n)
+    each = (VALUE_BYTES + _WAITING_BYTES * (n_layers - 1)) * n
+    fit = (budget - FIXED_BYTES) // each
     if fit < min(2, wanted):
-        required = _FIXED_BYTES + 2 * _VALUE_BYTES * n
+        required = FIXED_BYTES + 2 * each
         raise MemoryBudgetError(
             f"max_memory: a bench on {n} samples needs {format_bytes(required)}, the budget is "
             f"{format_bytes(budget)}; max_memory={required} or fewer samples would do",
@@ -71,6 +74,7 @@ def draw(
     rows: npt.NDArray[np.int64],
     rng: np.random.Generator,
     budget: int | None,
+    n_layers: int = 1,
 ) -> Sample:
     """The given samples of a layer, and of its features as many as fit, drawn at random.
 
@@ -81,7 +85,7 @@ def draw(
     """
     layer = store[name]
     d = int(np.prod(layer.shape[1:]))
-    taken = features_within(budget, len(rows), min(d, _MOST_FEATURES))
+    taken = features_within(budget, len(rows), min(d, _MOST_FEATURES), n_layers)
     columns = np.sort(rng.choice(d, taken, replace=False))
     flat = layer.reshape(len(layer), d)
     X = np.empty((len(rows), taken), layer.dtype)
@@ -125,8 +129,8 @@ def findings(sample: Sample) -> list[str]:
     if atoms:
         value, share = max(atoms, key=lambda one: one[1])
         found.append(
-            f"{name}: {len(atoms)} of {d} maps have an atom, a value that up to {share:.0%} of samples share "
-            f"({value:g}). Nearest-neighbour tools that know no atoms can be far off on such maps."
+            f"{name}: {len(atoms)} of {d} maps have an atom, a value that up to {min(share, 0.99):.0%} of "
+            f"samples share ({value:g}). Nearest-neighbour tools that know no atoms can be far off on such maps."
         )
     lattices = {
         lattice.name

@@ -91,7 +91,7 @@ def case_lines(case: Content, n_jobs: int) -> list[str]:
         cells = [f"{cell:<{width}}" for cell, width in zip(rest, widths[3:], strict=True)]
         lines.append((start + "  ".join(cells)).rstrip())
     if case["not_installed"]:
-        lines.append(f"  not installed, not measured: {', '.join(case['not_installed'])}")
+        lines.append(f"  cannot be imported here, not measured: {', '.join(case['not_installed'])}")
     return lines
 
 
@@ -116,7 +116,7 @@ def markdown(content: Content) -> str:
                 cells[2] += f" ({row['lowest']:.2g} to {row['highest']:.2g})"
             lines.append("| " + " | ".join(cells) + " |")
         if case["not_installed"]:
-            lines += ["", f"Not installed, not measured: {', '.join(case['not_installed'])}."]
+            lines += ["", f"Cannot be imported here, not measured: {', '.join(case['not_installed'])}."]
         lines.append("")
     lines += ["## How", "", *(f"{line}" for line in content["how"]), "", environment_line(content)]
     return "\n".join(lines) + "\n"
