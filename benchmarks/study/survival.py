@@ -104,7 +104,8 @@ def _compared(condition, seed, clean, options):
     alike, alike_replicates = beside(one, clean, condition, options)
     found = {}
     for key, value in one.numbers.items():
-        moved = np.subtract(one.replicates[key], clean.replicates[key]) if one.replicates else None
+        drawn = one.replicates.get(key)
+        moved = None if drawn is None else np.subtract(drawn, clean.replicates[key])
         found[key] = _entry(value, value - clean.numbers[key], moved, size.subsample, size.images)
     for key, value in alike.items():
         moved = np.subtract(alike_replicates[key], 1) if key in alike_replicates else None

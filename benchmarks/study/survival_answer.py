@@ -14,14 +14,24 @@ GROUPS = {
     "Other training": lambda title: title.startswith("trained"),
 }
 PAIR = "conv2-dense"
+FEW = 1 / 20
 
 
 def answer(content):
-    kinds = [kind for row in content["conditions"] for kind in verdicts(content, row).values()]
+    survived, suffered, counts = [], [], []
+    for row in content["conditions"]:
+        kinds = list(verdicts(content, row).values())
+        moved = kinds.count(MOVES)
+        counts += kinds
+        if moved <= FEW * len(kinds):
+            survived.append(row["title"])
+        else:
+            suffered.append(f"{row['title']} ({moved} of {len(kinds)} move)")
     yield (
-        f"Of {len(kinds):,} pairs of a number and a condition, {kinds.count(STAYS)} stay within what another "
-        f"seed of the same network does to the number, {kinds.count(MOVES)} move beyond it, and "
-        f"{kinds.count(UNCLEAR)} cannot be told."
+        "At most one number in twenty moves beyond what another seed of the same network does to it under: "
+        f"{'; '.join(survived) or 'no condition'}. More do under: {'; '.join(suffered) or 'no condition'}. "
+        f"In all, of {len(counts):,} pairs of a number and a condition, {counts.count(STAYS)} stay, "
+        f"{counts.count(MOVES)} move, and {counts.count(UNCLEAR)} cannot be told."
     )
     yield ""
     for group, belongs in GROUPS.items():
@@ -66,9 +76,9 @@ def _top_pairs(content):
     return (
         f"The ten most entangled pairs of {PAIR}, as a share that stays (0: as many as chance): "
         f"{', '.join(kept)}; in the network of another seed {_mean(content, name)}, and "
-        f"{_mean(content, matched)} once its maps are matched by correlation. Which maps share most is a fact "
-        "about one training run and, where other images already exchange some of the ten, about one sample. "
-        "It is no finding about the task."
+        f"{_mean(content, matched)} once its maps are matched by correlation. Which maps share most is a "
+        "fact about one training run and, where other images already exchange some of the ten, about one "
+        "sample. It is no finding about the task."
     )
 
 

@@ -48,7 +48,7 @@ class Sizes:
 def sizes(options):
     """A tenth of the images makes a subsample; the quick ones only show that everything runs."""
     if options.quick:
-        return Sizes(150, 30, 3, 8, (150, 15, 8), maps=12)
+        return Sizes(150, 30, 3, 4, (150, 15, 8), maps=8)
     images = min(2000, len(fashion.load(options).test) // 2)
     return Sizes(images, images // 10, 39, 64, (images, images // 10, images // 100))
 

@@ -68,8 +68,9 @@ def case(condition, seed, options):
     replicates = {}
     if seed == SEEDS[0]:
         draws = subsamples(n, size.subsample, seed=6 if condition.paired else 7, count=size.replicates)
-        parts = [measured(some(layers, places)).numbers for places in draws]
-        replicates = {key: [part[key] for part in parts] for key in whole.numbers}
+        # Of other networks the seeds are the bracket of KSG: it would take longer than all else.
+        parts = [measured(some(layers, places), ksg=not condition.training).numbers for places in draws]
+        replicates = {key: [part[key] for part in parts] for key in parts[0]}
     attributions = attribute(network.model, split, size.attributed) if condition.attributed else None
     return Case(network.accuracy, layers, whole.numbers, replicates, whole.mi, attributions)
 

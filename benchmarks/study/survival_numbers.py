@@ -33,8 +33,11 @@ def name(what, *layers):
     return f"{what}, {'-'.join(layers)}"
 
 
-def measured(layers):
-    """All numbers that need no other network: ``layers`` are arrays (n, maps) by name."""
+def measured(layers, *, ksg=True):
+    """All numbers that need no other network: ``layers`` are arrays (n, maps) by name.
+
+    KSG takes most of the time, and can be left out.
+    """
     numbers, mi = {}, {}
     with warnings.catch_warnings():
         # Maps that are constant on few samples count as they are documented to: cosine and MI 0.
@@ -55,9 +58,10 @@ def measured(layers):
             numbers[name("mean cosine", *pair)] = float(np.abs(cosines).mean())
         for pair in MI_PAIRS:
             X, Y = (layers[layer] for layer in pair)
-            mi[pair] = np.asarray(qf.pairwise_mutual_info_ksg(X, Y))
-            numbers[name("mean KSG MI", *pair)] = float(mi[pair].mean())
-            numbers[name("largest KSG MI", *pair)] = float(mi[pair].max())
+            if ksg:
+                mi[pair] = np.asarray(qf.pairwise_mutual_info_ksg(X, Y))
+                numbers[name("mean KSG MI", *pair)] = float(mi[pair].mean())
+                numbers[name("largest KSG MI", *pair)] = float(mi[pair].max())
             for what, correction in (("plug-in", None), ("corrected", "permutation-mean")):
                 values = np.asarray(
                     qf.pairwise_mutual_info_binned(
