@@ -17,7 +17,7 @@ def _dependent_rows(networks):
     ]
     grouped = [network["rows"]["dependence"]["unrelated"]["grouped"] for network in networks.values()]
     same = [
-        f"{_mean(found['same']['single'])} to {_mean(found['same']['grouped'])} for {network['title']}"
+        f"{_mean(found['same']['single'])} and {_mean(found['same']['grouped'])} in {network['title']}"
         for network in networks.values()
         for found in [network["rows"]["dependence"]]
     ]
@@ -26,10 +26,10 @@ def _dependent_rows(networks):
         "- **Rows of one input are not independent, and p-values that take them for it are wrong.** "
         "Between layers recorded from two different sets of inputs there is nothing to find, yet permuting "
         f"rows one by one at 5 % finds {', '.join(parts)}. Whole inputs (`groups=`) find "
-        f"{', '.join(_mean(values) for values in grouped)}. Of pairs that do share their inputs, "
-        f"{', '.join(same)} stay significant. ({size['n_pairs']} pairs of maps, {size['n_repeats']} random "
-        "halves of the inputs, of which the table shows the range; these overlap, so this is no confidence "
-        "interval.) `qf.audit` has no groups: give it one row an input, as here."
+        f"{', '.join(_mean(values) for values in grouped)}. Of pairs that do share their inputs, these two "
+        f"ways call {', '.join(same)} significant. ({size['n_pairs']} pairs of maps, {size['n_repeats']} "
+        "draws of two sets of inputs, of which the table shows the range: draws overlap, so this is no "
+        "confidence interval.) `qf.audit` has no groups: give it one row an input, as here."
     )
 
 
@@ -90,9 +90,9 @@ def _repeats(networks):
         )
     zero = next(iter(networks.values()))["rows"]["repeated"]["zero_share_mean"]
     yield (
-        "- **What repeats a value breaks KSG; what only saturates does not.** At single places after the "
-        f"activation function: {'; '.join(parts)}. Means over an input's places hide this: in the first of "
-        f"these networks {100 * zero:.1f} % of them are zero."
+        "- **What repeats a value breaks KSG; GELU and the states of an LSTM do not repeat any.** At "
+        f"single places after the activation function: {'; '.join(parts)}. Means over an input's places "
+        f"hide this: in the first of these networks {100 * zero:.1f} % of them are zero."
     )
 
 
@@ -108,6 +108,20 @@ def _branches(networks):
             )
 
 
+def _steps(networks):
+    parts = []
+    for network in networks.values():
+        deltas = [
+            row["delta"] for row in network["paths"]["conductance"].values() if row["delta"] is not None
+        ]
+        parts.append(f"{100 * min(deltas):.0f} to {100 * max(deltas):.0f} % in {network['title']}")
+    yield (
+        "- **Some paths need more steps.** Conductance with a fixed 20 steps misses the output's change by "
+        f"a median of {', '.join(parts)}. Integrated gradients were asked for 5 % (`tol=`) and took as "
+        "many as that needs. Read `delta` of whatever was run with a fixed number."
+    )
+
+
 def caution_lines(networks):
     """A list of what needs care, each with its numbers."""
     yield from _dependent_rows(networks)
@@ -116,3 +130,4 @@ def caution_lines(networks):
         yield from _stream(networks["minilm"])
     yield from _repeats(networks)
     yield from _branches(networks)
+    yield from _steps(networks)

@@ -178,7 +178,7 @@ def _removal(ax, network):
 
 def page(name, network):
     """All panels of one network."""
-    figure = Figure(figsize=(11, 10), dpi=100, layout="constrained")
+    figure = Figure(figsize=(10.4, 9.4), dpi=96, layout="constrained")
     axes = figure.subplots(3, 3)
     _variance(axes[0, 0], network)
     _ranks(axes[0, 1], network)
@@ -197,4 +197,4 @@ def page(name, network):
 def draw(content, folder):
     """``pretrained-NAME.png`` of each network measured."""
     for name, network in content["networks"].items():
-        page(name, network).savefig(folder / f"pretrained-{name}.png")
+        page(name, network).savefig(folder / f"pretrained-{name}.png", pil_kwargs={"optimize": True})

@@ -134,8 +134,8 @@ def _knows(name, checks):
             "Weights are in place: the nearest mean of the other recordings names the voice of "
             f"{_percent(checks['voices_found'])}; embeddings have a mean cosine of "
             f"{checks['cosine_same']:.2f} within a voice and {checks['cosine_other']:.2f} between two. The "
-            f"first two voices are one woman in two languages, and have {checks['cosine_first_two']:.2f}, "
-            f"where the nearest two have {checks['largest_cosine_other']:.2f}."
+            f"first two voices are one woman in two languages: {checks['cosine_first_two']:.2f}, and "
+            f"{checks['largest_cosine_other']:.2f} is the most of any two."
         )
     return (
         "Weights are in place: the nearest other sentence has the same topic in "
@@ -172,15 +172,20 @@ def _learned(networks):
         f"{_percent(_layers(network, 'untrained', 'label_mean')[-1])}"
         for network in networks.values()
     ]
+    maps = [
+        f"{_percent(_informed(network, 'audit')[-1])} and {_percent(_informed(network, 'untrained')[-1])}"
+        for network in networks.values()
+    ]
     yield (
         "**Which numbers speak of learning?** The same audit of the same inputs through random weights is "
-        f"the null model. Entangled pairs do not: {'; '.join(ties)} (pretrained, then random weights; "
-        "significant by the family-wise test within a pair of layers). Random layers mix few directions of "
-        "their input into all maps, and these share what they have. They are real dependence and no sign "
-        f"of training. CKA of the first and last layer: {'; '.join(alike)}. What one map of the last layer "
-        f"knows of the label, mean over maps, in shares of the label's entropy: {'; '.join(known)}. Random "
-        "weights know of it, too, so that significance alone again says little; the size and its course "
-        "with depth do."
+        f"the null model. Pairs of maps that are entangled do not: {'; '.join(ties)} (pretrained, then "
+        "random weights; family-wise within a pair of layers). What random weights make maps share is real "
+        "dependence, and no sign of training: entangled maps depend on each other, which says nothing of "
+        "whether the network learned that they should. CKA of the first and last layer: "
+        f"{'; '.join(alike)}. What a map of the last layer knows of the label, mean over maps, in shares "
+        f"of the label's entropy: {'; '.join(known)}; maps of which it is significant: {'; '.join(maps)}. "
+        "Where random weights reach significance, too, only the size and its course with depth tell the "
+        "networks apart."
     )
 
 
