@@ -9,6 +9,9 @@ import pytest  # noqa: E402
 
 from benchmarks.racing import Race  # noqa: E402
 
+# Suites are files of this folder. What lies below is commands, some of which need packages of their own.
+collect_ignore_glob = ["*/*"]
+
 
 def pytest_addoption(parser):
     parser.addoption("--quick", action="store_true", help="small sizes: does every benchmark still run?")
