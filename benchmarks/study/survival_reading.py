@@ -87,10 +87,11 @@ def _setting(content):
         f"{content['subsample']} images without replacement, the same on both sides where the images are the "
         "same. Networks trained otherwise are trained with every seed, each beside its own clean network: "
         "the shift is their mean, and its bracket, as wide as the first seed's, holds all three (for KSG it "
-        f"is their range). For fewer audited images, {replicates} samples are drawn from {content['test_images']:,}, "
-        "and the bracket is where 95 % of single samples lie. Networks trained on fewer images or on rare classes took as many steps as the "
-        "others. Of random labels a share is right by chance. 1:100: class sizes fall geometrically from the "
-        "first to the last class. Noise is Gaussian, on pixels in [0, 1], not clipped."
+        f"is their range). For fewer audited images, {replicates} samples are drawn from "
+        f"{content['test_images']:,}, and the bracket is where 95 % of single samples lie. Networks trained "
+        "on fewer images or on rare classes took as many steps as the others. Of random labels a share is "
+        "right by chance. 1:100: class sizes fall geometrically from the first to the last class. Noise is "
+        "Gaussian, on pixels in [0, 1], not clipped."
     )
 
 
