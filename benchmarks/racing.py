@@ -5,6 +5,7 @@ import statistics
 import time
 
 MIN_SECONDS = 0.02  # shorter calls are repeated within a round: timers and caches would decide otherwise
+LONG = 1.0  # seconds; a first call that takes as long says that there is nothing to repeat
 
 
 def _repeated(call, repeats):
@@ -18,7 +19,10 @@ def _repeated(call, repeats):
 
 def _calibrated(call):
     """The call, warmed up, repeated until it lasts; how often; and its result."""
+    start = time.perf_counter()
     result = call()
+    if time.perf_counter() - start >= LONG:
+        return call, 1, result
     start = time.perf_counter()
     call()
     repeats = math.ceil(MIN_SECONDS / max(time.perf_counter() - start, 1e-9))

@@ -73,6 +73,7 @@ def test_file(race, size, rng, tmp_path):
             "dask.array": da and (lambda: dask_cosine(path, Y)),
             "scikit-learn": lambda: sklearn_cosine(np.load(path), Y),
         },
+        rounds=3,
     )
     for theirs in results.values():
         np.testing.assert_allclose(results["ours"], theirs, atol=1e-5)
@@ -172,6 +173,7 @@ def test_feature_maps(race, size, rng):
             and (lambda: torch.corrcoef(torch.from_numpy(np.hstack([X, Y])).T).numpy()),
             "dask.array.corrcoef of both": da and (lambda: dask_corrcoef(X, Y)),
         },
+        rounds=3,
     )
     for name in set(results) - {"ours", "X.T @ Y of float64 copies"}:
         both = results[name][: X.shape[1], X.shape[1] :]

@@ -173,7 +173,7 @@ def test_narrow_file(race, narrow_file):
             "dask svd_compressed, QR, n_power_iter=4": da and (lambda: dask_svd(narrow_file, "QR", 4)),
         },
         least={"X.T @ X of the file, float32": 1 / 1.2, "scikit-learn randomized_svd": 4.0},
-        rounds=7,
+        rounds=5,
     )
     note_errors(race, results["ours"], truth, most=1e-7)
     _, peak, before, n_passes, *_ = in_child(narrow_file)

@@ -35,20 +35,6 @@ def test_every_suite_has_a_title():
     assert suites <= set(tables.SUITES)
 
 
-def test_accuracy_runs(tmp_path):
-    run("benchmarks.accuracy", "--quick", "--out", tmp_path)
-    assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
-    content = json.loads((tmp_path / "accuracy.json").read_text())
-    result = content["distributions"]["Gaussian, ρ=0.6"]
-    assert result["truth"] == pytest.approx(0.2231)
-    assert len(result["estimators"]["KSG-1"]["bias"]) == len(content["samples"]) == 2
-    text = tables.accuracy_text(tmp_path)
-    assert "| Gaussian, ρ=0.6 | 0.2231 | 100 |" in text
-    bias, rmse = (result["estimators"]["KSG-1"][which][0] for which in ("bias", "rmse"))
-    assert f"{bias:+.4f}" in text
-    assert f"{rmse:.4f}" in text
-
-
 def test_first_calls_are_timed(tmp_path):
     run("benchmarks.compile_time", "--quick", "--out", tmp_path)
     content = json.loads((tmp_path / "compile_time.json").read_text())
@@ -142,8 +128,8 @@ def clock(monkeypatch):
 
 def test_race_takes_the_median_of_the_rounds_ratios_a_unit(clock):
     benchmark = Benchmark(clock)
-    ours = clock.takes([9, 9, 10, 20, 10], "ours")  # two to warm up
-    peer = (clock.takes([99, 99, 4, 4, 16], "theirs"), 2)
+    ours = clock.takes([0.9, 9, 10, 20, 10], "ours")  # two to warm up, one where that takes long
+    peer = (clock.takes([99, 4, 4, 16], "theirs"), 2)
     results = racing.Race(benchmark)(
         "work", ours, {"peer": peer, "gone": None}, least={"peer": 3}, units=20, rounds=3
     )
