@@ -247,6 +247,15 @@ def test_an_estimator_that_is_broken_is_found_on_planted_data(monkeypatch):
     assert verdicts == {"qixai-fast": "right", "clipped": "WRONG"}
 
 
+def test_planted_truths_that_chance_hides_say_so():
+    assert information.distinguishable(np.array([0.5, 0.3]), 1000)
+    assert not information.distinguishable(np.array([0.05, 0.01]), 1000)
+    X = np.random.default_rng(0).standard_normal((400, 5))
+    X = np.maximum(X - 1.3, 0)  # nine zeros in ten hide most of what is planted
+    case = stored._planted(stored.Sample("sparse", X, 5), information.ksg_case, 1, [0])
+    assert "too little to be told from 0" in case.truth
+
+
 def test_findings_name_what_the_data_have():
     rng = np.random.default_rng(0)
     X = np.maximum(rng.standard_normal((600, 6)), 0).astype(np.float32)
@@ -260,7 +269,7 @@ def test_findings_name_what_the_data_have():
         "times the spread",
     ):
         assert words in text
-    assert "600 samples of 200 features are few" in text
+    assert "20 samples of 6 features are few" in " ".join(stored.findings(stored.Sample("conv", X[:20], 6)))
     half = stored.findings(stored.Sample("conv", rng.standard_normal((600, 4)).astype(np.float16), 4))
     assert "lattice (float16)" in " ".join(half)
     assert stored.findings(stored.Sample("conv", rng.standard_normal((600, 4)), 4)) == []

@@ -60,6 +60,12 @@ def _limits(truths: Float64, n: int) -> tuple[Callable[[int], float], Callable[[
     return right, lambda units: 3 * right(units)
 
 
+def distinguishable(truths: Float64, n: int) -> bool:
+    """Whether an estimator that says 0 whatever the data would be called wrong."""
+    _, wrong = _limits(truths, n)
+    return float(np.sqrt((truths**2).mean())) > wrong(len(truths))
+
+
 def ksg_case(
     X: Array, pairs: Pairs, truths: Float64, data: str, truth: str, *, n_jobs: int, source: str = ""
 ) -> Case:

@@ -21,7 +21,7 @@ from ..errors import MemoryBudgetError
 from ..mutual_info.lattice import find_lattice
 from ..store.reader import ActivationStore
 from .cases import Case
-from .information import MOST_BRUTE, binned_case, definition_case, ksg_case
+from .information import MOST_BRUTE, binned_case, definition_case, distinguishable, ksg_case
 from .similarity import cka_case, cosine_case, top_k_case
 from .spectrum import spectrum_case
 from .truths import ATOM_SHARE, Marginal, cut_gaussian, normals
@@ -33,7 +33,7 @@ MOST_LAYERS = 4
 LEAST_SAMPLES = 50
 _MOST_FEATURES = 512
 _MAPS = 10  # of which all pairs are looked at
-_RHO = 0.6
+_RHO = 0.8
 _MOST_ROWS = 2000
 # A value of a layer at work, and of the one it is compared with, in bytes: ours, and the copies of the most
 # wasteful peer. A value of a layer that waits. And matrices of rows by rows, whatever the sample.
@@ -129,8 +129,8 @@ def findings(sample: Sample) -> list[str]:
     if atoms:
         value, share = max(atoms, key=lambda one: one[1])
         found.append(
-            f"{name}: {len(atoms)} of {d} maps have an atom, a value that up to {min(share, 0.99):.0%} of "
-            f"samples share ({value:g}). Nearest-neighbour tools that know no atoms can be far off on such maps."
+            f"{name}: {len(atoms)} of {d} maps have an atom, one value that up to {min(share, 0.99):.0%} of "
+            f"samples share ({value:g}). Nearest-neighbour tools that know no atoms can be far off on them."
         )
     lattices = {
         lattice.name
@@ -148,10 +148,9 @@ def findings(sample: Sample) -> list[str]:
             found.append(
                 f"{name}: means are up to {ratio:,.0f} times the spread: covariances in float32 lose digits."
             )
-    if n < 5 * sample.n_features:
+    if n < 5 * d:
         found.append(
-            f"{name}: {n:,} samples of {sample.n_features:,} features are few: spectrum and CKA lean towards "
-            "structure."
+            f"{name}: {n:,} samples of {d:,} features are few: spectrum and CKA lean towards structure."
         )
     return found
 
@@ -231,7 +230,10 @@ def _planted(sample: Sample, make: Callable[..., Case], n_jobs: int, seed: list[
     X, truths = made
     pairs = _all_pairs(X.shape[1])
     data = f"{sample.name}, dependence planted on the maps' own distributions, {_size(X)}"
-    truth = f"{truths.min():.3f} to {truths.max():.3f} nats, exact; error: root mean square over the pairs"
+    ends = list(dict.fromkeys(f"{value:.3f}" for value in (truths.min(), truths.max())))
+    truth = f"{' to '.join(ends)} nats, exact; error: root mean square over the pairs"
+    if not distinguishable(truths, len(X)):
+        truth += "; too little to be told from 0 by so few samples"
     return make(X, pairs, truths, data, truth, n_jobs=n_jobs, source=sample.name)
 
 

@@ -118,7 +118,7 @@ def markdown(content: Content) -> str:
         if case["not_installed"]:
             lines += ["", f"Cannot be imported here, not measured: {', '.join(case['not_installed'])}."]
         lines.append("")
-    lines += ["## How", "", *(f"{line}" for line in content["how"]), "", environment_line(content)]
+    lines += ["## How", "", *(f"- {line}" for line in content["how"]), "", environment_line(content)]
     return "\n".join(lines) + "\n"
 
 
