@@ -5,6 +5,8 @@
 # make test-gpu, make bench-gpu: on a machine with a GPU, with the Python that is there (benchmarks/gpu/README.md).
 PYTHON ?= python3
 VENV := .venv
+BMI := .benchmarks/venv-bmi
+BMI_PINS := benchmarks/accuracy/beyond_normal_constraints.txt
 BIN := $(VENV)/bin
 DEMO_OUT ?= qixai-demo
 TEST_WORKERS ?= 2
@@ -21,7 +23,7 @@ GPU_RUN := benchmarks/results/gpu.json
 INPUTS := pyproject.toml setup.py constraints.txt
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-cuda test-gpu bench bench-accuracy bench-planes bench-compile bench-speed bench-quick bench-gpu study docs lint clean
+.PHONY: demo test test-cuda test-gpu bench bench-accuracy bench-planes bench-compile bench-speed bench-beyond-normal bench-quick bench-gpu study docs lint clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -81,6 +83,17 @@ bench-planes: $(VENV)/.bench
 
 bench-compile: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.compile_time
+	$(BIN)/python -m benchmarks.tables
+
+# Beyond Normal's own package wants an old NumPy and jax: it draws its tasks in an environment of its own.
+$(BMI)/.installed: $(BMI_PINS)
+	$(PYTHON) -m venv $(BMI)
+	$(BMI)/bin/python -m pip install --quiet --disable-pip-version-check -c $(BMI_PINS) benchmark-mi
+	@touch $@
+
+bench-beyond-normal: $(VENV)/.bench $(BMI)/.installed
+	$(BMI)/bin/python benchmarks/accuracy/beyond_normal_tasks.py .benchmarks/beyond_normal
+	$(BIN)/python -m benchmarks.accuracy beyond_normal
 	$(BIN)/python -m benchmarks.tables
 
 # Packages whose pins would bring other builds of torch come without what they ask for.

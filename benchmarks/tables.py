@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from zlib import crc32
 
-from benchmarks.accuracy.table import accuracy_lines
+from benchmarks.accuracy.page import page_lines
 from benchmarks.audits import audits_text
 from benchmarks.compile_time import compile_lines
 from benchmarks.environment import environment_line
@@ -177,9 +177,8 @@ def _command(suite):
 
 
 def accuracy_text(results=RESULTS):
-    """The table of bias and RMSE, where there is one."""
-    path = results / "accuracy.json"
-    return "\n".join(accuracy_lines(read_json(path))) if path.is_file() else ""
+    """How right estimators are where the truth is known, part by part."""
+    return "\n".join(page_lines(results)).rstrip()
 
 
 def with_section(text, name, body):

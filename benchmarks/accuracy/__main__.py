@@ -1,45 +1,56 @@
-"""Bias and RMSE of every estimator on pairs whose mutual information is known.
+"""How right every estimator is where the truth is known, part by part.
 
-``python -m benchmarks.accuracy`` writes ``results/accuracy.json`` and ``accuracy.png``, in a few minutes;
-``python -m benchmarks.tables`` then writes the tables.
+``python -m benchmarks.accuracy`` measures all parts, a quarter of an hour on two cores; ``python -m
+benchmarks.accuracy spectra`` one. Each leaves ``results/accuracy_PART.json`` and a figure;
+``python -m benchmarks.tables`` then writes the tables. Beyond Normal's own package draws its tasks first:
+``make bench-beyond-normal``.
 """
 
-import argparse
-import os
-import sys
-from datetime import datetime, timezone
-from pathlib import Path
+from benchmarks.environment import environment, limit_threads
 
-from pytest_benchmark.utils import get_commit_info
+limit_threads()  # before NumPy is imported; processes of a pool inherit it
 
-from benchmarks import tables
-from benchmarks.accuracy.figure import draw
-from benchmarks.accuracy.measuring import measure_all
-from benchmarks.environment import environment
+import argparse  # noqa: E402
+import importlib  # noqa: E402
+import os  # noqa: E402
+import sys  # noqa: E402
+from datetime import datetime, timezone  # noqa: E402
+from pathlib import Path  # noqa: E402
 
-# Samples, and how often they are drawn; every estimator gets all of them.
-PLAN = [(100, 200), (300, 160), (1_000, 80), (3_000, 40), (10_000, 16), (30_000, 6), (100_000, 4)]
-QUICK = [(100, 2), (200, 2)]
+from pytest_benchmark.utils import get_commit_info  # noqa: E402
+
+from benchmarks import tables  # noqa: E402
+from benchmarks.accuracy.parts import PARTS, file_of  # noqa: E402
 
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"any of {', '.join(PARTS)}; all by default")
     parser.add_argument("--quick", action="store_true", help="small sizes: does it still run?")
-    parser.add_argument("--out", type=Path, help="folder of accuracy.json and accuracy.png")
+    parser.add_argument("--out", type=Path, help="folder of the results and figures")
+    parser.add_argument("--draw", action="store_true", help="only the figures again, from the results kept")
     options = parser.parse_args(arguments)
     if options.quick and options.out is None:
         parser.error("--quick: wanted --out, as its numbers are no results")
-    plan = QUICK if options.quick else PLAN
-    content = {
-        "measured": f"{datetime.now(timezone.utc):%Y-%m-%d}",
-        "commit": get_commit_info()["id"][:12],
-        "environment": environment(),
-        "samples": [step[0] for step in plan],
-        "repeats": [step[1] for step in plan],
-        "distributions": measure_all(plan, 1 if options.quick else os.cpu_count()),
-    }
-    tables.write_json((options.out or tables.RESULTS) / "accuracy.json", content)
-    draw(content, (options.out or tables.HERE) / "accuracy.png")
+    unknown = set(options.parts) - set(PARTS)
+    if unknown:
+        parser.error(f"unknown parts {', '.join(sorted(unknown))}; wanted any of {', '.join(PARTS)}")
+    for name in options.parts or PARTS:
+        part = importlib.import_module(f"benchmarks.accuracy.{name}")
+        path = (options.out or tables.RESULTS) / f"{file_of(name)}.json"
+        if not options.draw:
+            measured = part.measure(options.quick, 1 if options.quick else os.cpu_count())
+            if measured is None:
+                print(f"{name}: nothing to measure; {part.MISSING}", file=sys.stderr)
+                continue
+            content = {
+                "measured": f"{datetime.now(timezone.utc):%Y-%m-%d}",
+                "commit": get_commit_info()["id"][:12],
+                "environment": environment(),
+            } | measured
+            tables.write_json(path, content)
+        if path.is_file():
+            part.draw(tables.read_json(path), (options.out or tables.HERE) / f"{file_of(name)}.png")
     return 0
 
 

@@ -15,11 +15,23 @@ from scipy.special import betaln, digamma, gammaln, ndtri
 
 @dataclass(frozen=True)
 class Distribution:
-    """A pair (x, y): its name, its mutual information in nats, and ``sample(rng, n)``."""
+    """Variables of known mutual information.
+
+    Attributes
+    ----------
+    name : str
+    truth : float
+        In nats.
+    sample : callable
+        ``sample(rng, n)`` gives x and y, and z where the information is conditional.
+    drawn_as : str, optional
+        The name that seeds come from: distributions that share it are made from the same draws.
+    """
 
     name: str
     truth: float
     sample: Callable
+    drawn_as: str = ""
 
 
 def gaussian(rho):
@@ -104,18 +116,26 @@ def sparse_relu(values):
     return np.maximum(values - ndtri(0.9), 0)
 
 
+def float64(values):
+    return values
+
+
+def float32(values):
+    return values.astype(np.float32)
+
+
 def float16(values):
     return values.astype(np.float16)
 
 
 def bfloat16(values):
-    """A torch tensor: numpy has no such type."""
+    """A torch tensor: NumPy has no such type."""
     import torch
 
     return torch.from_numpy(values).to(torch.bfloat16)
 
 
-DISTRIBUTIONS = [
+PAIRS = [
     *(Distribution(f"Gaussian, ρ={rho}", gaussian(rho), sample_gaussian(rho)) for rho in (0.6, 0.9)),
     *(
         Distribution(f"Student t, ν={nu}, ρ=0.6", float(student(0.6, nu)), sample_student(0.6, nu))
@@ -137,9 +157,30 @@ DISTRIBUTIONS = [
     Distribution(
         "ReLU, 90 % zeros, ρ=0.9", 0.1632218828, through(sample_gaussian(0.9), sparse_relu, sparse_relu)
     ),
-    *(
-        Distribution(f"{kind.__name__}, ρ={rho}", gaussian(rho), through(sample_gaussian(rho), kind, kind))
-        for kind in (float16, bfloat16)
-        for rho in (0.6, 0.9)
-    ),
+]
+
+
+def in_precision(distribution, kind):
+    """The same draws, rounded. Rounding takes information away, but less than any digit shown here."""
+    return Distribution(
+        f"{distribution.name}, {kind.__name__}",
+        distribution.truth,
+        through(distribution.sample, kind, kind),
+        distribution.name,
+    )
+
+
+# What rounding does depends on how dense the values are on their lattice: near a ReLU's zero, in a tail.
+ROUNDED = (
+    "Gaussian, ρ=0.6",
+    "Gaussian, ρ=0.9",
+    "Student t, ν=3, ρ=0.6",
+    "uniform noise ±0.1",
+    "ReLU on both, ρ=0.9",
+)
+PRECISION = [
+    in_precision(distribution, kind)
+    for distribution in PAIRS
+    if distribution.name in ROUNDED
+    for kind in (float64, float32, float16, bfloat16)
 ]
