@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks.study.survival_intervals import REPLICATES, drift, interval, rate, subsamples
 from benchmarks.study.survival_numbers import overlap, rank_correlation, same_pairs
+from benchmarks.study.survival_tables import main_table, number
 from benchmarks.study.survival_verdicts import MOVES, STAYS, UNCLEAR, another_seed, standardised, verdict
 
 N, M, TRIALS = 400, 40, 400
@@ -146,3 +147,24 @@ def test_three_seeds_are_a_short_yardstick():
     """A fourth seed leaves it often: the chance is told beside the table."""
     assert another_seed(1) > another_seed(2) > another_seed(3) > 0.01
     assert another_seed(1) < 0.5
+
+
+def test_cells_tell_shift_bracket_and_verdict():
+    assert [number(value) for value in (0.00004, -0.00004, -1e-9, 12345.0, -0.12345, 2)] == [
+        *("0.00004", "-0.00004", "0", "12,345", "-0.123", "2")
+    ]
+    rows = {
+        "moved": {"value": 3, "shift": 2.0, "bracket": [1.5, 2.5]},
+        "open": {"value": 2, "shift": 0.8, "bracket": [0.5, 1.5]},
+        "alone": {"value": 1, "shift": -0.2, "bracket": None},
+    }
+    content = {
+        "seeds": [0, 1, 2],
+        "clean": {"entropy, dense": [1, 1.5, 2]},
+        "spread": {"entropy, dense": 1},
+        "conditions": [
+            {"title": title, "numbers": {"entropy, dense": entry}} for title, entry in rows.items()
+        ],
+    }
+    cells = [line.strip("| ").split(" | ")[1] for line in list(main_table(content, ["entropy, dense"]))[2:]]
+    assert cells == ["1, 1.5, 2; *1*", "**+2.0**: +2 [1.5, 2.5]", "+0.8?: +0.8 [0.5, 1.5]", "-0.2: -0.2"]

@@ -70,7 +70,7 @@ def _top_pairs(content):
     matched = f"top pairs (matched), {PAIR}"
     kept = [
         f"{title} {value:.2f}"
-        for title in ("stored as float16", "stored as bfloat16", "other images")
+        for title in ("stored as bfloat16", "other images", "input noise 0.1", "input noise 0.25")
         if (value := _value(content, title, name)) is not None
     ]
     return (

@@ -73,7 +73,7 @@ def trust_table(content, names):
 
 def condition_table(content, families):
     """How many numbers of each family stay, under each condition; and how well the networks classify."""
-    yield "| condition | accuracy | " + " | ".join(families) + " |"
+    yield "| condition | accuracy on clean images | " + " | ".join(families) + " |"
     yield "|---|---|" + "---|" * len(families)
     for condition in content["conditions"]:
         cells = []
