@@ -91,7 +91,7 @@ def _cosine(content):
         "maps": "maps over images,\nas they are",
         "centred": "maps over images,\ncentred, |cosine|",
         "units": "units of an image,\nwider layer cut",
-        "scores": "first 5 scores,\nany sign",
+        "scores": "first 5 scores,\nlines: other signs",
         "cka": "CKA,\ndebiased",
     }
     figure, axes = _figure(3.6, 1, len(panels), sharey=True)
@@ -117,17 +117,11 @@ def _cosine(content):
                 )
         axis.axhline(0, color="k", linewidth=0.8)
         axis.set_xticks(range(len(PAIR_NAMES)), PAIR_NAMES.values(), fontsize=8)
+        axis.set_xlim(-0.5, 2.5)
         axis.set_title(title, fontsize=9)
     axes[0].axhline(content["nulls"]["rectified"], color="#777777", linestyle=":")
-    axes[0].annotate(
-        "unrelated units\nafter a ReLU",
-        (2.4, content["nulls"]["rectified"]),
-        fontsize=7,
-        ha="right",
-        va="top",
-    )
-    axes[2].annotate("grey: units in\nrandom order", (-0.4, 0.97), fontsize=7, va="top")
-    axes[3].annotate("lines: what signs\nmake of it", (-0.4, -0.55), fontsize=7, va="top")
+    axes[0].annotate("dotted: unrelated units\nafter a ReLU", (-0.4, -0.1), fontsize=7, va="top")
+    axes[2].annotate("grey: units in random\norders", (-0.4, -0.1), fontsize=7, va="top")
     axes[0].set(ylabel="cosine, or CKA", ylim=(-1, 1))
     figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     return figure
@@ -235,9 +229,9 @@ def _attribution(content):
     left.plot([], [], "k:", label="with the image itself, no network")
     left.axhline(0, color="k", linewidth=0.8)
     left.set_xticks(range(5), steps, fontsize=8)
-    left.set(xlabel="layers made random, from the output down", ylabel="rank correlation", ylim=(-0.3, 1))
+    left.set(xlabel="layers made random, from the output down", ylabel="rank correlation", ylim=(-0.8, 1))
     left.set_title("Do attributions notice that the network is gone?", fontsize=10)
-    left.legend(fontsize=8, frameon=False, loc="center right", bbox_to_anchor=(1, 0.62))
+    left.legend(fontsize=8, frameon=False, loc="lower right")
     styles = {
         "random order": ("#777777", ":"),
         "attribution": (COLOURS["trained"], "-"),

@@ -198,26 +198,30 @@ def _complete(content):
 
 def _faithful(content):
     seeds = content["attribution"]["seeds"]
-    fresh = [seed["cascade"]["conv1"]["lit"] for seed in seeds]
-    other = [seed["other_seed"]["lit"] for seed in seeds]
+    fresh, other = (
+        {reading: [path(seed)[reading] for seed in seeds] for reading in ("signed", "lit")}
+        for path in (lambda seed: seed["cascade"]["conv1"], lambda seed: seed["other_seed"])
+    )
     areas = [seed["deletion"]["areas"] for seed in seeds]
     works = all(
         area["attribution"]["interval"][0] > 0
         and area["attribution"]["mean"] < min(area["brightness"]["mean"], area["fresh network"]["mean"])
         for area in areas
     )
-    notices = np.mean(fresh) < np.mean(other) / 2
+    notices = np.mean(fresh["signed"]) < np.mean(other["signed"]) / 2
+    by_size = np.mean(fresh["lit"]) < np.mean(other["lit"]) / 2
     verdict = "yes" if works and notices else "partly" if works or notices else "no"
     return (
         "Integrated gradients show what decisions rest on",
-        f"deletion area {spread([area['attribution']['mean'] for area in areas])}; rank correlation of sizes "
-        f"with another trained network {spread(other)}",
+        f"deletion area {spread([area['attribution']['mean'] for area in areas])}; rank correlation with "
+        f"another trained network {spread(other['signed'])}",
         f"deletion in random order {spread([area['random order']['mean'] for area in areas])}; rank "
-        f"correlation with a random network {spread(fresh)}",
+        f"correlation with a random network {spread(fresh['signed'])}",
         f"**{verdict}**: "
         + {
-            "yes": "and they notice when the network is gone",
-            "partly": "order matters, but sizes look much the same for a random network"
+            "yes": "they notice when the network is gone"
+            + ("" if by_size else ", but by their signs; their sizes hardly do"),
+            "partly": "deletion works, but a random network's look alike"
             if works
             else "they notice when the network is gone, but deletion gains little",
             "no": "neither test is passed",
