@@ -120,18 +120,20 @@ def slower_lines(results):
 
 
 def _errors(content):
-    """Bias of each estimator over the truth, by distribution; infinite where it was, None if not run."""
-    groups = content.get("groups", {"pairs": content})
-    for group in (groups[name] for name in _GROUPS if name in groups):
+    """Name and truth of each distribution, and (bias over truth, draws) of each estimator, or None.
+
+    The bias is infinite where some values were, and None stands for what did not run.
+    """
+    for group in (content["groups"][name] for name in _GROUPS):
         position = group["samples"].index(max(n for n in group["samples"] if n <= _SAMPLES))
         for name, result in group["distributions"].items():
-            biases = dict.fromkeys(_ESTIMATORS.values())
+            found = dict.fromkeys(_ESTIMATORS.values())
             for estimator, values in result["estimators"].items():
                 lost = values["not_finite"][position]
                 if estimator in _ESTIMATORS and lost is not None:
                     bias = math.inf if lost else values["bias"][position] / result["truth"]
-                    biases[_ESTIMATORS[estimator]] = bias
-            yield name, biases, result["truth"]
+                    found[_ESTIMATORS[estimator]] = bias, values["draws"][position]
+            yield name, result["truth"], found
 
 
 def accuracy_sentence(results):
@@ -139,15 +141,18 @@ def accuracy_sentence(results):
     content = _read(results, "accuracy")
     if content is None:
         return "Accuracy: not measured."
-    far, total = dict.fromkeys(_ESTIMATORS.values(), 0), 0
-    for _, biases, _ in _errors(content):
-        total += 1
-        for label, bias in biases.items():
-            far[label] += bias is not None and abs(bias) > _FAR_OFF
+    found = [cells for _, _, cells in _errors(content)]
+    far = {
+        label: sum(cells[label] is not None and abs(cells[label][0]) > _FAR_OFF for cells in found)
+        for label in _ESTIMATORS.values()
+    }
+    draws = {cell[1] for cells in found for cell in cells.values() if cell is not None}
+    counted = f"{min(draws)} draws" if len(draws) == 1 else f"{min(draws)} to {max(draws)} draws"
     told = ", ".join(f"{label} {count}" for label, count in far.items())
     return (
-        f"Of {total} distributions of known mutual information, at {_SAMPLES:,} samples, each "
-        f"nearest-neighbour estimator is off by more than a tenth of the truth on: {told}."
+        f"Of {len(found)} distributions of known mutual information, at {_SAMPLES:,} samples, each "
+        f"nearest-neighbour estimator is off by more than a tenth of the truth, on average over {counted}, "
+        f"on: {told}."
     )
 
 
@@ -157,15 +162,12 @@ def accuracy_lines(results):
     if content is None:
         return ["Not measured."]
     rows = []
-    for name, biases, truth in _errors(content):
-        cells = [
-            "not run" if bias is None else "**infinite**" if math.isinf(bias) else f"{bias:+.1%}"
-            for bias in biases.values()
-        ]
-        cells = [
-            f"**{cell}**" if bias is not None and _FAR_OFF < abs(bias) < math.inf else cell
-            for cell, bias in zip(cells, biases.values(), strict=True)
-        ]
+    for name, truth, found in _errors(content):
+        cells = []
+        for cell in found.values():
+            bias = None if cell is None else cell[0]
+            text = "not run" if bias is None else "infinite" if math.isinf(bias) else f"{bias:+.1%}"
+            cells.append(f"**{text}**" if bias is not None and abs(bias) > _FAR_OFF else text)
         rows.append([name, f"{truth:.3f}", *cells])
     return _table(["distribution", "truth, nats", *_ESTIMATORS.values()], rows)
 

@@ -107,11 +107,11 @@ def test_what_was_not_measured_is_no_figure(tmp_path):
 
 
 def test_accuracy_counts_what_is_infinite_and_not_what_did_not_run(tmp_path):
-    one = {"not_finite": [0], "bias": [0.02]}
+    one = {"not_finite": [0], "bias": [0.02], "draws": [4]}
     estimators = {
         "KSG-1": one,
-        "NPEET": {"not_finite": [None], "bias": [None]},
-        "ennemi": {"not_finite": [3], "bias": [None]},
+        "NPEET": {"not_finite": [None], "bias": [None], "draws": [None]},
+        "ennemi": {"not_finite": [3], "bias": [None], "draws": [3]},
     }
     groups = {
         "pairs": {"samples": [10_000], "distributions": {"d": {"truth": 0.1, "estimators": estimators}}},
@@ -119,6 +119,7 @@ def test_accuracy_counts_what_is_infinite_and_not_what_did_not_run(tmp_path):
     }
     (tmp_path / "accuracy.json").write_text(json.dumps({"groups": groups}), encoding="utf-8")
     sentence = headlines.accuracy_sentence(tmp_path)
+    assert "over 3 to 4 draws" in sentence
     assert "KSG-1 (ours) 1" in sentence
     assert "NPEET 0" in sentence
     assert "ennemi 1" in sentence
