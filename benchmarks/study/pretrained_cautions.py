@@ -10,26 +10,29 @@ def _mean(values):
 
 
 def _dependent_rows(networks):
+    found = [(network, network["rows"]["dependence"]) for network in networks.values()]
     parts = [
-        f"{_mean(found['unrelated']['single'])} of pairs for {network['row']}s of a {network['unit']}"
-        for network in networks.values()
-        for found in [network["rows"]["dependence"]]
+        f"{network['row']}s of a {network['unit']} {_mean(rows['unrelated']['single'])}, "
+        f"{_mean(rows['shuffled']['single'])} and {_mean(rows['unrelated']['grouped'])}"
+        for network, rows in found
     ]
-    grouped = [network["rows"]["dependence"]["unrelated"]["grouped"] for network in networks.values()]
     same = [
-        f"{_mean(found['same']['single'])} and {_mean(found['same']['grouped'])} in {network['title']}"
-        for network in networks.values()
-        for found in [network["rows"]["dependence"]]
+        f"{_mean(rows['same']['single'])} and {_mean(rows['same']['grouped'])} in {network['title']}"
+        for network, rows in found
     ]
-    size = next(iter(networks.values()))["rows"]["dependence"]
+    size = found[0][1]
     yield (
-        "- **Rows of one input are not independent, and p-values that take them for it are wrong.** "
-        "Between layers recorded from two different sets of inputs there is nothing to find, yet permuting "
-        f"rows one by one at 5 % finds {', '.join(parts)}. Whole inputs (`groups=`) find "
-        f"{', '.join(_mean(values) for values in grouped)}. Of pairs that do share their inputs, these two "
-        f"ways call {', '.join(same)} significant. ({size['n_pairs']} pairs of maps, {size['n_repeats']} "
-        "draws of two sets of inputs, of which the table shows the range: draws overlap, so this is no "
-        "confidence interval.) `qf.audit` has no groups: give it one row an input, as here."
+        "- **Rows of one input are not independent, and they share their places with those of all "
+        "others.** Layers recorded from two different sets of inputs have nothing in common but the place "
+        "of a row in its input ([CLS] is first in every sentence). At 5 %, permuting rows one by one; the "
+        "same with places in random order, so that nothing at all is left to find; and permuting whole "
+        f"inputs (`groups=`, which keep their rows in order) find, of pairs of maps: {'; '.join(parts)}. "
+        "What the first finds and the second does not is the place, a common cause that says nothing of "
+        "the inputs; what the second finds beyond 5 % is rows of one input being alike. Groups are right "
+        "in both cases. Of pairs that do share their inputs, single rows and groups call "
+        f"{', '.join(same)} significant. ({size['n_pairs']} pairs, {size['n_repeats']} draws of two sets "
+        "of inputs, of which the table shows the range: draws overlap, so this is no confidence interval.) "
+        "`qf.audit` has no groups: give it one row an input, as here."
     )
 
 

@@ -7,7 +7,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
-BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#777777"  # told apart by everyone
+BLUE, ORANGE, GREEN, PURPLE, GREY = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#777777",
+)  # told apart by everyone
 
 
 def _letter(ax, title):
@@ -67,7 +73,7 @@ def _labels(ax, network):
     ax.set(ylabel="% of the label's entropy", ylim=(0, None))
     ax.legend(fontsize=6, frameon=False)
     _depth(ax, network)
-    _letter(ax, "What a map knows of the label, mean over maps")
+    _letter(ax, "What a map knows of the label (mean)")
 
 
 def _matrix(ax, network, audit, value, title):
@@ -107,9 +113,10 @@ def _dependence(ax, network):
     found = network["rows"]["dependence"]
     row, unit = network["row"], network["unit"]
     bars = (
-        (f"{row}s permuted\none by one", found["unrelated"]["single"], ORANGE),
-        (f"whole {unit}s\npermuted", found["unrelated"]["grouped"], BLUE),
-        (f"one {row} a\n{unit}", found["one"]["single"], GREEN),
+        (f"{row}s", found["unrelated"]["single"], ORANGE),
+        (f"{row}s,\nplaces\nshuffled", found["shuffled"]["single"], PURPLE),
+        (f"whole\n{unit}s", found["unrelated"]["grouped"], BLUE),
+        (f"one {row}\nof each", found["one"]["single"], GREEN),
     )
     for place, (_, shares, colour) in enumerate(bars):
         values = 100 * np.asarray(shares)
@@ -120,9 +127,10 @@ def _dependence(ax, network):
         )
         ax.text(place + 0.06, high + 1, f"{values.mean():.1f} %", fontsize=7, va="bottom")
     ax.axhline(5, color="black", lw=0.8, ls="--")
-    ax.set_xticks(range(3), [label for label, _, _ in bars])
+    ax.set_xticks(range(len(bars)), [label for label, _, _ in bars])
+    ax.set_xlabel("permuted")
     ax.set(ylabel="% of pairs with p <= 0.05", ylim=(0, min(112, 14 + 112 * max(max(b[1]) for b in bars))))
-    _letter(ax, f"False alarms between unrelated {unit}s")
+    _letter(ax, f"Pairs found between unrelated {unit}s")
 
 
 def _example(ax, network, name):
@@ -173,7 +181,7 @@ def _removal(ax, network):
     ax.set_xticks(range(3), ["most\nattributed", "farthest from\nthe baseline", "random"])
     ax.axhline(0, color="black", lw=0.8)
     ax.set_ylabel("% of the output's change lost")
-    _letter(ax, f"A fifth of the {network['paths']['part'].split(' of ')[0]} taken away (95 % interval)")
+    _letter(ax, f"A fifth of the {network['paths']['part'].split(' of ')[0]} taken away")
 
 
 def page(name, network):

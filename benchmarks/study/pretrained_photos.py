@@ -13,6 +13,7 @@ from benchmarks.study.pretrained_cases import N_SHOWN, Case, seeded
 from benchmarks.study.pretrained_inputs import photographs
 
 N_VIEWS = 4
+WHITE = 1.0  # as the network reads it: the ground of the photographs, and so the baseline
 N_ANIMALS = 398  # ImageNet's classes begin with these
 
 
@@ -35,8 +36,8 @@ def _patches(side, n):
         return values.sum(dim=1).unflatten(2, (n, side)).unflatten(1, (n, side)).sum(dim=(2, 4)).flatten(1)
 
     def without(inputs, gone):
-        kept = ~gone.view(-1, 1, n, n)
-        return inputs * kept.repeat_interleave(side, 2).repeat_interleave(side, 3)
+        places = gone.view(-1, 1, n, n).repeat_interleave(side, 2).repeat_interleave(side, 3)
+        return torch.where(places, WHITE, inputs)
 
     return parts, without
 
@@ -99,7 +100,7 @@ def photo_case(quick, n_explained):
         wide=wide,
         explained=model,
         inputs=whole[chosen],
-        baselines=torch.zeros_like(whole[chosen]),
+        baselines=torch.full_like(whole[chosen], WHITE),
         references=(),
         target=predicted[chosen].argmax(dim=1),
         target_text="the logit of the predicted class",

@@ -89,7 +89,11 @@ _ROWS = (
     ("... random weights", lambda n: _between(_informed(n, "untrained"))),
     ("What a map knows of it, mean, last layer", lambda n: _percent(_layers(n, "audit", "label_mean")[-1])),
     ("... random weights", lambda n: _percent(_layers(n, "untrained", "label_mean")[-1])),
-    ("False alarms at 5 %, rows permuted", lambda n: _alarms(n, "unrelated", "single")),
+    (
+        "Pairs found at 5 % between unrelated inputs, rows permuted",
+        lambda n: _alarms(n, "unrelated", "single"),
+    ),
+    ("... places in random order, too", lambda n: _alarms(n, "shuffled", "single")),
     ("... whole inputs permuted (`groups=`)", lambda n: _alarms(n, "unrelated", "grouped")),
     ("... one row an input", lambda n: _alarms(n, "one", "single")),
     ("Integrated gradients that converged", lambda n: f"{n['paths']['n_converged']} of {n['paths']['n']}"),
@@ -150,10 +154,10 @@ def _verdict(networks):
         "**The instruments work on an LSTM and on a Transformer as they do on a CNN, but what they show "
         "need not be learned, and p-values need whole inputs.** Spectra, CKA, cosines, mutual information "
         "with labels and integrated gradients carry over without change. Four things do not: p-values "
-        f"where several rows come from one input ({worst['title']}: {_percent(np.mean(shares['single']))} "
-        f"false alarms at 5 %, {_percent(np.mean(shares['grouped']))} with `groups=`), entropy where a "
-        "layer has a mean, KSG where an activation function repeats a value, and the delta of conductance "
-        "within a residual block."
+        f"where several rows come from one input (up to {_percent(np.mean(shares['single']))} of pairs "
+        f"pass at 5 % between unrelated inputs, {_percent(np.mean(shares['grouped']))} with `groups=`: "
+        f"{worst['title']}), entropy where a layer has a mean, KSG where an activation function repeats a "
+        "value, and the delta of conductance within a residual block."
     )
 
 
@@ -220,7 +224,7 @@ HOW = """**How each was captured and explained.**
 - `reduce="mean_tokens"` counts padding, so that batches hold sentences of one length.
 - Tokens have no gradient. Integrated gradients attribute to an embedding layer by `layer=`; conductance wants
   floating-point inputs, so that the network is wrapped to begin with word vectors. Baselines: `[MASK]` for
-  each word, silence, and mid-grey. Other baselines give other attributions.
+  each word, silence, and white, the ground of the photographs. Other baselines give other attributions.
 - Random weights: PyTorch's own for the LSTM, the package's for the CNN (batch statistics taken from the same
   photographs), BERT's for the Transformer; one draw each."""
 

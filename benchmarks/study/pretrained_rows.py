@@ -1,8 +1,8 @@
 """Rows that are not independent, dimensions that outweigh all others, and values that repeat.
 
 The first is measured where the answer is known: two layers recorded from two different sets of units, put
-side by side in random order, share nothing. A test at 5 % may then find 5 % of the pairs of maps, and all
-beyond that is the dependence of rows within a unit.
+side by side in random order, share nothing but the places of rows within their units; with those in random
+order, too, nothing at all. A test at 5 % may then find 5 % of the pairs of maps.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def _flat(rows, units, maps):
     return np.ascontiguousarray(rows[units][:, :, maps].reshape(-1, len(maps)))
 
 
-def _shares(x, y, groups, seed):
-    """Shares of pairs that a test calls dependent: single rows permuted, and whole units."""
+def _shares(x, y, seed, **groups):
+    """Shares of pairs that a test calls dependent, with each of these groups permuted as a whole."""
     found = {}
-    for name, by in (("single", None), ("grouped", groups)):
+    for name, by in groups.items():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # 199 rounds are few for q-values; p-values are read
             test = qf.mutual_info_test(
@@ -56,17 +56,23 @@ def dependence(case, store, n_repeats):
     n_units, n_rows = rows_b.shape[:2]
     half = min(n_units // 2, MOST_ROWS // n_rows)
     maps_a, maps_b = (np.linspace(0, rows.shape[2] - 1, N_MAPS).astype(int) for rows in (rows_a, rows_b))
-    groups = np.repeat(np.arange(half), n_rows)
-    kinds = {"unrelated": [], "same": [], "one": []}
+    both = {"single": None, "grouped": np.repeat(np.arange(half), n_rows)}
+    kinds = {"unrelated": [], "shuffled": [], "same": [], "one": []}
     for repeat in range(n_repeats):
         order = np.random.default_rng([SEED, repeat]).permutation(n_units)
         first, second = order[:half], order[half : 2 * half]
         x = _flat(rows_a, first, maps_a)
-        kinds["unrelated"].append(_shares(x, _flat(rows_b, second, maps_b), groups, repeat))
-        kinds["same"].append(_shares(x, _flat(rows_b, first, maps_b), groups, repeat))
+        kinds["unrelated"].append(_shares(x, _flat(rows_b, second, maps_b), repeat, **both))
+        kinds["same"].append(_shares(x, _flat(rows_b, first, maps_b), repeat, **both))
+        # Neither a unit nor a place in it in common.
+        moved = np.random.default_rng([SEED, repeat, 1]).permuted(
+            np.broadcast_to(np.arange(n_rows)[:, None], (half, n_rows, 1)), axis=1
+        )
+        away = np.take_along_axis(rows_b[second], moved, axis=1)
+        kinds["shuffled"].append(_shares(x, _flat(away, np.arange(half), maps_b), repeat, single=None))
         middle = slice(n_rows // 2, n_rows // 2 + 1)
         single = (_flat(rows_a[:, middle], first, maps_a), _flat(rows_b[:, middle], second, maps_b))
-        kinds["one"].append({"single": _shares(*single, np.arange(half), repeat)["single"]})
+        kinds["one"].append(_shares(*single, repeat, single=None))
     return {
         "layers": list(layers),
         "n_units": half,
