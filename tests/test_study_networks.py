@@ -1,5 +1,7 @@
 """The study's pretrained networks compute what their originals do, and know what they should know."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,8 @@ from sklearn.datasets import load_sample_images
 
 from benchmarks.study import efficientnet, minilm, speaker
 from benchmarks.study.pretrained_files import MissingFilesError, debian_files, package_folder
+from benchmarks.study.pretrained_photos import WHITE, _patches
+from benchmarks.study.pretrained_rows import dependence
 
 
 def loaded(part):
@@ -116,3 +120,37 @@ def test_minilm_knows_what_means_the_same():
         *("[CLS]", "unbelievable", "!", "naive", "##te", "'", "s"),
         *("token", "##ization", "[SEP]"),
     ]
+
+
+def test_rows_of_a_unit_and_their_places_both_raise_false_alarms():
+    """Offsets of units, or of places: groups are right for both, shuffled places for the second."""
+    rng = np.random.default_rng(0)
+    units, rows, maps = 160, 8, 6
+    case = SimpleNamespace(layers=("a", "b"), take_rows=lambda layer: layer)
+    own = {name: rng.normal(size=(units, rows, maps)) for name in "ab"}
+    found = {}
+    for kind, shape in (("unit", (units, 1, maps)), ("place", (1, rows, maps))):
+        offsets = {name: rng.normal(size=shape) for name in "ab"}
+        shares = dependence(case, {name: own[name] + 2 * offsets[name] for name in "ab"}, 1)
+        found[kind] = {
+            name: shares[name][how][0]
+            for name, how in (("unrelated", "single"), ("shuffled", "single"), ("one", "single"))
+        } | {"grouped": shares["unrelated"]["grouped"][0]}
+    for kind in found:
+        assert found[kind]["unrelated"] > 0.3
+        assert found[kind]["grouped"] < 0.2
+        assert found[kind]["one"] < 0.2
+    assert found["unit"]["shuffled"] > 0.3
+    assert found["place"]["shuffled"] < 0.2
+
+
+def test_patches_are_summed_and_taken_away_at_the_same_places():
+    parts, without = _patches(4, 3)
+    inputs = torch.zeros(2, 3, 12, 12)
+    inputs[0, :, 4:8, 8:] = 0.5  # second row, third column
+    assert parts(inputs).nonzero().tolist() == [[0, 5]]
+    gone = torch.zeros(2, 9, dtype=torch.bool)
+    gone[0, 5] = True
+    left = without(inputs, gone)
+    assert (left[0, :, 4:8, 8:] == WHITE).all()
+    assert left.sum() == 3 * 16 * WHITE
