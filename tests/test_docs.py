@@ -229,6 +229,12 @@ def test_links_out_of_docs_lead_to_their_pages(hooks):
     )
 
 
+def test_lists_and_folded_parts_are_read_as_github_reads_them(hooks):
+    text = "Said:\n- one\n  more\n- two\n\n```\ncode\n- kept\n```\n<details>\n"
+    wanted = 'Said:\n\n- one\n  more\n- two\n\n```\ncode\n- kept\n```\n<details markdown="1">\n'
+    assert hooks["repository"].as_python_markdown(text) == wanted
+
+
 def test_roles_of_docstrings_become_markdown(hooks):
     as_markdown = hooks["docstrings"].as_markdown
     assert as_markdown("See :func:`pca`, :mod:`qixai_fast.krylov`.") == (

@@ -15,6 +15,18 @@ ROOT = Path(__file__).parents[2]
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()\s#]+)(#[^()\s]*)?\)")
 
 
+_FENCED = re.compile(r"(^```.*?^```$)", re.DOTALL | re.MULTILINE)
+_LIST_AFTER_TEXT = re.compile(r"^((?![-*] |[>|#]|\d+\. |\s).+)\n(?=[-*] |\d+\. )", re.MULTILINE)
+
+
+def as_python_markdown(text):
+    """What GitHub understands and Python-Markdown does not: lists right after text, Markdown folded away."""
+    parts = _FENCED.split(text)  # every second one is code
+    for i in range(0, len(parts), 2):
+        parts[i] = _LIST_AFTER_TEXT.sub(r"\1\n\n", parts[i]).replace("<details>", '<details markdown="1">')
+    return "".join(parts)
+
+
 def mirrored():
     """Paths in the repository, which are those in the site."""
     pages = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *ROOT.glob("benchmarks/**/*.md")]
@@ -43,4 +55,4 @@ def on_page_markdown(text, page, config, files):
         link = posixpath.relpath(uri, posixpath.dirname(here) or ".")
         return f"{picture}[{words}]({link}{anchor or ''})"
 
-    return _LINK.sub(replace, text)
+    return _LINK.sub(replace, text if own else as_python_markdown(text))
