@@ -83,7 +83,7 @@ CALLS = {  # name: what is called, and what is there before
         "qf.conditional_mutual_info_ksg(X[:, 0], Y[:, 0], X[:, 1], n_jobs=1)", "",
     ),
     "mutual_info_mixed": ("qf.mutual_info_mixed(X, labels, n_jobs=1)", ""),
-    "mutual_info_test": ("qf.mutual_info_test(X, n_permutations=999, random_state=0, n_jobs=1)", ""),
+    "mutual_info_test": ("qf.mutual_info_test(X, n_permutations=99, random_state=0, n_jobs=1)", ""),
     "mutual_info_test, estimator='ksg'": (
         "qf.mutual_info_test(X[:, :2], estimator='ksg', n_permutations=99, random_state=0, n_jobs=1)", "",
     ),
