@@ -25,9 +25,12 @@ def measure(nets, sizes):
         content["kinds"][kind] = {
             f"{a} {b}": _readings(members, a, b, np.random.default_rng(0), sizes) for a, b in PAIRS
         }
+    n = len(nets["trained"][0].maps["conv1"])
     width = min(nets["trained"][0].maps[layer].shape[1] for layer in ("conv1", "dense"))
     content["nulls"] = {
         "width": width,
+        "n": n,
+        "centred": expected_cosine(n - 1),
         "random": expected_cosine(width),
         "positive": 2 / np.pi,  # mean cosine of independent |normal| vectors, many dimensions
         "rectified": 1 / np.pi,  # of independent max(normal, 0)

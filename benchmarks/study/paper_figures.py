@@ -59,7 +59,7 @@ def _variance(content):
         xlabel="components of the dense layer", ylabel="share of variance, %", ylim=(0, 102), xlim=(0, 30)
     )
     left.set_title(f"Dense, {content['width']} units", fontsize=10)
-    left.legend(fontsize=8, frameon=False, loc="lower right")
+    left.legend(fontsize=8, edgecolor="none", framealpha=1, loc="lower right")
     widths = [int(width) for width in content["widths"]]
     for shift, kind in ((-0.06, "trained"), (0, "untrained"), (0.06, "independent")):
         for width in widths:
@@ -81,7 +81,7 @@ def _variance(content):
     right.set_xticks(widths, [str(width) for width in widths])
     right.minorticks_off()
     right.set(xlabel="units of the dense layer", ylabel=f"share of the first {TOP}, %", ylim=(0, 102))
-    right.set_title("The number depends on the width", fontsize=10)
+    right.set_title("Other widths: it is the nulls that change", fontsize=10)
     right.legend(fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0, 0.3))
     return figure
 

@@ -48,9 +48,10 @@ def _answer(content):
             lambda kind: spread(cka[kind]["conv1 conv2"]["cka"]),
         )
     )
+    answer = {0: "No", len(outcomes): "Yes"}.get(outcomes.count("yes"), "In part")
     yield (
-        f"**Of {len(outcomes)} claims that the paper makes, or that its reading of them rests on, "
-        f"{outcomes.count('yes')} survive a null model, {outcomes.count('partly')} do in part and "
+        f"**{answer}: of {len(outcomes)} claims that the paper makes, or that its reading of them rests "
+        f"on, {outcomes.count('yes')} survive a null model, {outcomes.count('partly')} do in part and "
         f"{outcomes.count('no')} do not.** Chance is the easy null: shuffled images and independent units "
         "are far from what is measured. The hard one is the same network before training, whose maps all "
         f"see the same image, too. There, the strongest pair of maps shares {strongest[0]} nats (trained: "
@@ -94,9 +95,11 @@ def _variance(content):
     yield ""
     yield (
         "The share is sharp for a given network (95 % bootstrap intervals over images, seed by seed: "
-        f"{intervals}), but it is no property of the task: it depends on the width of the layer, as the "
-        "next table shows, and says nothing without it. The first five components of the bare pixels "
-        f"explain {100 * content['pixels']:.0f} % before any network."
+        f"{intervals}). How remarkable it is depends on the width of the layer: independent units explain "
+        "less the more of them there are, as the next table shows. Units that fire strongly count more; "
+        "scaled to the same variance, trained and untrained layers are further apart or closer than their "
+        "plain shares say (fourth row), so the scaling has to be named with the number. The first five "
+        f"components of the bare pixels explain {100 * content['pixels']:.0f} % before any network."
     )
     yield from ["", "| units of Dense | trained | never trained | units made independent | accuracy |"]
     yield "|---|---|---|---|---|"
@@ -121,7 +124,16 @@ def _variance(content):
         if abs(share - 0.27) < 0.05
     ]
     yield ""
-    yield (f"So 27 % alone is no finding: pure noise has about that with {_listed(close)}.")
+    chance = content["layers"]["trained"]["dense"]["independent"]
+    same = abs(np.mean(chance) - 0.27) < 0.05
+    yield (
+        f"So 27 % alone is no finding: pure noise has about that with {_listed(close)}"
+        + (
+            f", and our trained layer has {percent(chance)} once its units are made independent."
+            if same
+            else "."
+        )
+    )
 
 
 def _listed(items):
@@ -155,9 +167,10 @@ def _cosine(content):
         "about the network. Principal scores have no sign: any value between plus and minus the fourth "
         f"row is one choice of signs. Two random directions in {nulls['width']} dimensions have a cosine "
         f"of {nulls['random']:.2f} either way, so a small cosine is what no relation at all looks like; "
-        f"independent units after a ReLU have {nulls['rectified']:.2f} raw, only for being positive. CKA "
-        f"depends on no order and no sign and is 0 on average for unrelated layers ({pvalue(p)} here, by "
-        "shuffled images): it answers the question that the cosine was asked."
+        f"independent units after a ReLU have {nulls['rectified']:.2f} raw, only for being positive "
+        f"(centred, over {nulls['n']:,} images, {nulls['centred']:.3f}). CKA depends on no order and no "
+        f"sign and is 0 on average for unrelated layers ({pvalue(p)} here, by shuffled images): it answers "
+        "the question that the cosine was asked."
     )
 
 
@@ -181,9 +194,9 @@ def _entangled(content):
     for pair in content["pairs"]["trained"]:
         cells = [percent([entry["dependent"] for entry in content["pairs"][kind][pair]]) for kind in kinds]
         yield row(f"{pair.title().replace(' ', ' with ')}: pairs dependent, family-wise p < 0.05", cells)
-    for known, name in (("class", "class"), ("brightness", "brightness"), ("both", "class and brightness")):
+    for known, name in (("class", "the class"), ("brightness", "the brightness"), ("both", "both")):
         yield row(
-            f"strongest pairs: left once the {name} is known",
+            f"strongest pairs: left, given {name}",
             [percent(remaining(networks, kind, known)) for kind in kinds],
         )
     yield row(
@@ -295,7 +308,7 @@ def _attribution(content):
 
 def _limits(content):
     seeds, side = len(content["data"]["seeds"]), content["data"]["shape"][1]
-    paper = "The paper's 27 % may well be right for its own network, which is not public. "
+    paper = "The paper's 27 % may well be right for its own network, whose code we did not find. "
     yield (
         f"One architecture and {seeds} seeds, on images {side} pixels wide and high. {paper}Ranges over so "
         "few seeds are ranges, not confidence intervals. Verdicts follow fixed rules "

@@ -10,13 +10,17 @@ ALPHA = 0.05
 
 
 def spread(values, scale=1.0, digits=2):
-    """Mean of the seeds, and the lowest and highest of them."""
+    """Mean of the seeds, and the lowest and highest of them where these differ."""
     values = scale * np.array(values, float)
-    return f"{values.mean():.{digits}f} ({values.min():.{digits}f} to {values.max():.{digits}f})"
+    mean, low, high = (
+        f"{round(v, digits) + 0.0:.{digits}f}" for v in (values.mean(), values.min(), values.max())
+    )
+    return mean if low == high else f"{mean} ({low} to {high})"
 
 
 def percent(values, digits=0):
-    return spread(values, 100, digits).replace(" (", " % (")
+    mean, *rest = spread(values, 100, digits).split(" ", 1)
+    return " ".join([mean, "%", *rest])
 
 
 def pvalue(values):
@@ -58,7 +62,7 @@ def _share(content):
         "The first 5 components explain about 27 % of Dense",
         f"{percent(dense['share'])} of {content['variance']['width']} units",
         f"units made independent {percent(dense['independent'])}; noise {100 * noise:.0f} %",
-        f"**{verdict}**: here the share is {'near that' if all(near) else 'another'}",
+        f"**{verdict}**: the number is one of a network, its width and its data",
     )
 
 
@@ -67,18 +71,20 @@ def _learned_components(content):
     trained, untrained = (layers[kind]["dense"]["share"] for kind in ("trained", "untrained"))
     chance = layers["trained"]["dense"]["independent"]
     random_labels = layers["random labels"]["dense"]["share"]
+    alike = content["variance"]["scaled"]
     apart = min(trained) > max(untrained) or max(trained) < min(untrained)
     mostly = np.mean(trained) - np.mean(untrained) > (np.mean(trained) - np.mean(chance)) / 2
     verdict = "no" if not apart else "yes" if mostly else "partly"
     return (
         "Its components are what training made",
-        percent(trained),
-        f"never trained {percent(untrained)}; random labels {percent(random_labels)}",
+        f"{percent(trained)}; units scaled alike {percent(alike['trained'])}",
+        f"never trained {percent(untrained)}, scaled {percent(alike['untrained'])}; "
+        f"random labels {percent(random_labels)}, scaled {percent(alike['random labels'])}",
         f"**{verdict}**: "
         + {
             "no": "networks that never trained overlap",
-            "partly": "most of it is there before training",
-            "yes": "training made most of it",
+            "partly": "most of the share is there before training",
+            "yes": "training made most of the share",
         }[verdict],
     )
 
@@ -145,20 +151,23 @@ def _learned_pairs(content):
 
 def _beyond_images(content):
     networks = content["entangled"]["networks"]
-    left = {kind: remaining(networks, kind, "both") for kind in ("trained", "untrained")}
+    left = {kind: remaining(networks, kind, "both") for kind in ("trained", "untrained", "random labels")}
     p = pick(networks, "trained", "given", "p_both")
     apart = min(left["trained"]) > max(left["untrained"])
+    classes = min(left["trained"]) > max(left["random labels"])
     verdict = "no" if max(p) >= ALPHA else "yes" if apart and np.mean(left["trained"]) > 0.5 else "partly"
     return (
         "It is more than the class and brightness of the image",
-        f"of the strongest pairs' information {percent(left['trained'])} is left given both, {pvalue(p)}",
-        f"never trained: {percent(left['untrained'])} is left",
+        f"of the strongest pairs' information {percent(left['trained'])} is left given both "
+        f"(strongest pair: {pvalue(p)})",
+        f"never trained: {percent(left['untrained'])}; random labels: {percent(left['random labels'])}",
         f"**{verdict}**: "
         + {
             "no": "nothing certain is left",
             "partly": "part of it is" if apart else "part of it is, trained or not",
             "yes": "most of it is",
-        }[verdict],
+        }[verdict]
+        + ("" if classes or verdict == "no" else ", and with random labels, too"),
     )
 
 
