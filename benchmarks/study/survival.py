@@ -73,7 +73,7 @@ def measure(options):
         "null": [entry["null"] for entry in fewer],
         "conditions": [
             *({"title": title} | _merged(entries) for title, entries in by_title.items()),
-            *({"title": f"audited {entry['images']} images"} | _drawn(entry, fewer[0]) for entry in fewer),
+            *({"title": f"audited {entry['images']:,} images"} | _drawn(entry, fewer[0]) for entry in fewer),
         ],
     }
 

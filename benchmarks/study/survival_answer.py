@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from benchmarks.study.fashion import LAYERS
 from benchmarks.study.survival_tables import number, verdicts
 from benchmarks.study.survival_verdicts import MOVES, STAYS, UNCLEAR, standardised
 
@@ -39,6 +40,7 @@ def answer(content):
         if rows:
             yield f"- {group}: {_moved(content, rows)}"
     yield f"- {_top_pairs(content)}"
+    yield f"- {_layers(content)}"
     yield f"- {_fewer(content)}"
     yield f"- {_attributions(content)}"
 
@@ -50,36 +52,49 @@ def _moved(content, rows):
         kinds = verdicts(content, row)
         moved = [name for name, kind in kinds.items() if kind == MOVES]
         text = f"{row['title']}, {len(moved)} of {len(kinds)} move"
-        if moved:
-            times = {name: standardised(row["numbers"][name], content["spread"][name]) for name in moved}
+        times = {name: standardised(row["numbers"][name], content["spread"][name]) for name in moved}
+        times = {name: value for name, value in times.items() if np.isfinite(value)}
+        if times:
             most = max(times, key=lambda name: abs(times[name]))
             text += f" (most: {most}, {times[most]:+.1f})"
         parts.append(text)
     return "; ".join(parts) + "."
 
 
-def _value(content, title, name):
-    for row in content["conditions"]:
-        if row["title"] == title and name in row["numbers"]:
-            return row["numbers"][name]["value"]
-    return None
+def _listed(content, name, titles=None):
+    """Values of a number under some conditions, or under all that have it."""
+    return ", ".join(
+        f"{row['title']} {row['numbers'][name]['value']:.2f}"
+        for row in content["conditions"]
+        if name in row["numbers"] and (titles is None or row["title"] in titles)
+    )
 
 
 def _top_pairs(content):
-    name = f"top pairs, {PAIR}"
-    matched = f"top pairs (matched), {PAIR}"
-    kept = [
-        f"{title} {value:.2f}"
-        for title in ("stored as bfloat16", "other images", "input noise 0.1", "input noise 0.25")
-        if (value := _value(content, title, name)) is not None
-    ]
+    titles = ("stored as bfloat16", "other images", "input noise 0.1", "input noise 0.25")
+    texts = []
+    for name in ("top pairs", "MI ranks"):
+        same, seeds = _listed(content, f"{name}, {PAIR}", titles), _mean(content, f"{name}, {PAIR}")
+        matched = _mean(content, f"{name} (matched), {PAIR}")
+        texts.append(f"{same}; another seed {seeds}, and {matched} once its maps are matched by correlation")
     return (
-        f"The ten most entangled pairs of {PAIR}, as a share that stays (0: as many as chance): "
-        f"{', '.join(kept)}; in the network of another seed {_mean(content, name)}, and "
-        f"{_mean(content, matched)} once its maps are matched by correlation. Which maps share most is a "
-        "fact about one training run and, where other images already exchange some of the ten, about one "
-        "sample. It is no finding about the task."
+        f"The ten most entangled pairs of {PAIR}, as a share that stays (0: as many as chance): {texts[0]}. "
+        f"Rank correlation of all pairs that vary: {texts[1]}. A pair of maps with its numbers, as the paper "
+        "names them, belongs to one set of weights: training again gives other pairs."
     )
+
+
+def _layers(content):
+    seeds = ", ".join(f"{layer} {min(_between(content, layer)):.4f}" for layer in LAYERS)
+    return (
+        f"CKA of the same layer of two seeds is at least {seeds}, while their top pairs share what is said "
+        "above: where one direction carries a layer, CKA sees that one. Its yardstick is then tiny, and "
+        "shifts of many spreads are small in themselves."
+    )
+
+
+def _between(content, layer):
+    return content["between"][f"CKA with clean, {layer}"]
 
 
 def _mean(content, name):
@@ -103,12 +118,9 @@ def _fewer(content):
 
 
 def _attributions(content):
-    texts = [
-        f"{row['title']} {row['numbers']['IG ranks']['value']:.2f}"
-        for row in content["conditions"]
-        if "IG ranks" in row["numbers"]
-    ]
     return (
         "Rank correlation of attributions with the clean ones, same image and class, over pixels that are "
-        f"not black: {', '.join(texts)}; another seed {_mean(content, 'IG ranks')}."
+        f"not black: {_listed(content, 'IG ranks')}; another seed {_mean(content, 'IG ranks')}. Share that "
+        f"meets its tolerance: {_listed(content, 'IG converged')}; clean, by seed, "
+        f"{', '.join(f'{value:.2f}' for value in content['clean']['IG converged'])}."
     )

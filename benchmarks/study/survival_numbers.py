@@ -114,14 +114,16 @@ def same_pairs(clean_mi, mi, match=None):
     """How far pairs of maps keep their place: identity of the top ten, and ranks of all.
 
     ``match`` are the places of partners, layer by layer (:func:`matching`); without it a map is known by its
-    number, as the paper names them.
+    number, as the paper names them. Ranks are those of pairs that vary on both sides: maps that are constant
+    (MI exactly 0) would be matched with each other, and their zeros make ranks agree.
     """
     after = " (matched)" if match else ""
     numbers = {}
     for pair in MI_PAIRS:
         values = mi[pair] if match is None else mi[pair][np.ix_(match[pair[0]], match[pair[1]])]
         numbers[name(f"top pairs{after}", *pair)] = overlap(clean_mi[pair], values)
-        numbers[name(f"MI ranks{after}", *pair)] = rank_correlation(clean_mi[pair].ravel(), values.ravel())
+        vary = (clean_mi[pair] != 0) & (values != 0)
+        numbers[name(f"MI ranks{after}", *pair)] = rank_correlation(clean_mi[pair][vary], values[vary])
     return numbers
 
 
