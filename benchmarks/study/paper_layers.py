@@ -31,13 +31,26 @@ def variance_lines(content):
     yield "| Dense, units that never fire | " + " | ".join(spread(v, digits=0) for v in dead) + " | |"
     intervals = "; ".join(f"{100 * low:.1f} to {100 * high:.1f} %" for low, high in content["interval"])
     yield ""
+    layers, scaled = content["layers"], content["scaled"]
+    gap, scaled_gap = (
+        100 * abs(np.mean(trained) - np.mean(untrained))
+        for trained, untrained in (
+            [layers[kind]["dense"]["share"] for kind in ("trained", "untrained")],
+            [scaled[kind] for kind in ("trained", "untrained")],
+        )
+    )
+    fewer = ", ".join(
+        f"{100 * np.mean(shares):.0f} % on {int(m):,}" for m, shares in content["subsets"].items()
+    )
     yield (
         "The share is sharp for a given network (95 % bootstrap intervals over images, seed by seed: "
-        f"{intervals}). How remarkable it is depends on the width of the layer: independent units explain "
-        "less the more of them there are, as the next table shows. Units that fire strongly count more; "
-        "scaled to the same variance, trained and untrained layers are further apart or closer than their "
-        "plain shares say (fourth row), so the scaling has to be named with the number. The first five "
-        f"components of the bare pixels explain {100 * content['pixels']:.0f} % before any network."
+        f"{intervals}; on fewer images {fewer}). How remarkable it is depends on the width of the layer: "
+        "independent units explain less the more of them there are, as the next table shows. It depends "
+        f"on the scale of units, too: trained and untrained layers differ by {gap:.0f} points as they are, "
+        f"and by {scaled_gap:.0f} once all units have the same "
+        f"variance{': what training adds is between its weaker units. ' if scaled_gap > gap else '. '}The "
+        f"first five components of the bare pixels explain {100 * content['pixels']:.0f} % before any "
+        "network."
     )
     yield from ["", "| units of Dense | trained | never trained | units made independent | accuracy |"]
     yield "|---|---|---|---|---|"
@@ -103,9 +116,9 @@ def cosine_lines(content):
         "Whether layers look orthogonal is a matter of which cosine one takes. Units of different layers "
         "have no order in common: random orders of one layer's units move the third reading between "
         f"{orders.min():.2f} and {orders.max():.2f} (95 % of orders), and the order in memory is no fact "
-        "about the network. Principal scores have no sign: any value between plus and minus the fourth "
-        f"row is one choice of signs. Two random directions in {nulls['width']} dimensions have a cosine "
-        f"of {nulls['random']:.2f} either way, so a small cosine is what no relation at all looks like; "
+        "about the network. Principal scores have no sign: other choices give other values between plus "
+        f"and minus the fourth row. Two random directions in {nulls['width']} dimensions have a cosine of "
+        f"{nulls['random']:.2f} either way, so a small cosine is what no relation at all looks like; "
         f"independent units after a ReLU have {nulls['rectified']:.2f} raw, only for being positive "
         f"(centred, over {nulls['n']:,} images, {nulls['centred']:.3f}). CKA depends on no order and no "
         f"sign and is 0 on average for unrelated layers ({pvalue(p)} here, by shuffled images): it answers "
