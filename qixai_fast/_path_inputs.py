@@ -112,7 +112,7 @@ def _check_tensor(value: Any, name: str) -> Tensor:
 def _check_finite(tensor: Tensor, name: str) -> None:
     """Raise ValueError naming the first row and column that is NaN or infinite.
 
-    About a MB at a time: torch needs twice as much again on the way, and blocks of some MB, which glibc serves
+    About a MB at a time: torch needs twice as much again on the way, and blocks of some MB, that glibc serves
     from its heap once one was freed, came to lie side by side there until they took 15 MB.
     """
     import torch
