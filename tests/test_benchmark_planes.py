@@ -45,7 +45,7 @@ def content():
     """One plane whose truth is 1."""
     entrants = [
         Entrant("ours", "a", "right", lambda case: 1.001, default=True, cost=2),
-        Entrant("theirs", "a", "silent", lambda case: 2.0, default=True, cost=1),
+        Entrant("theirs", "a", "silent", lambda case: 2.0, default=True),
         Entrant("theirs", "b", "old", old, cost=1),
         Entrant("theirs", "b", "warned", warns(2.0), cost=1),
         Entrant("theirs", "b", "costly", lambda case: 1.0, cost=lambda result: 3 * result),

@@ -51,7 +51,7 @@ def _height(point):
 
 
 def _panel(axis, plane, cost):
-    placed = [point for point in plane["points"] if "raised" not in point]
+    placed = [point for point in plane["points"] if cost in point]
     lines = {}
     for point in placed:
         lines.setdefault((point["tool"], point["line"]), []).append(point)

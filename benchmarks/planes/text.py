@@ -108,7 +108,7 @@ def _table(plane):
         else:
             error = "no number" if point["error"] is None else f"{point['error']:.2g}"
             warned = "; ".join(point["warned"]) or ("**silent**" if is_silent(point) else "")
-            spent = [f"{point['cost']:.3g}"] if cost else []
+            spent = [f"{point['cost']:.3g}" if "cost" in point else ""] if cost else []
             cells = [_seconds(point["seconds"]), *spent, error, warned]
         yield "| " + " | ".join([point["tool"], name, *cells]).replace("\n", " ") + " |"
 
