@@ -16,9 +16,9 @@ STYLES = {
     "layer": ("#000000", "P", "qixai-fast, a whole layer looked at"),
 }
 SHORT = (  # beginnings of names, and what they are called in the figure
-    ("integrated gradients, 50", "IG, 50 steps"),
     ("integrated gradients, tol", "IG, tol"),
-    ("the same", "IG, equal passes"),
+    ("integrated gradients, 50 steps, passes", "IG, equal passes"),
+    ("integrated gradients", "IG, 50 steps"),
     ("conductance", "conductance"),
     ("capture", "capture"),
     ("spectrum", "PCA"),
@@ -29,6 +29,7 @@ SHORT = (  # beginnings of names, and what they are called in the figure
     ("entanglement: perm", "permutation test"),
     ("whole audit", "audit"),
     ("LRP", "LRP"),
+    ("Lime", "LIME"),
 )
 
 

@@ -70,7 +70,7 @@ def instruments(case, rows):
             Instrument("captum", f"integrated gradients, {peers.STEPS} steps", "Captum", peers.captum_ig),
             Instrument(
                 "captum_equal",
-                f"the same, {rows} rows a pass as ours",
+                f"integrated gradients, {peers.STEPS} steps, passes as large as ours",
                 "Captum",
                 lambda case: peers.captum_ig(case, rows),
             ),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from benchmarks.study.cost_meter import FEW, LONG, ROUNDS, WARM_ROWS
 
+TITLES = {"cnn": "CNN", "lstm": "LSTM", "transformer": "Transformer"}
+
 
 def method(content):
     """Lines of Markdown."""
@@ -60,6 +62,6 @@ def method(content):
         "measured: it imports torchvision, which is not in this environment."
     )
     for name, why in content["left_out"].items():
-        yield f"- The {name} is left out: {why}"
+        yield f"- {TITLES[name]}: not measured. {why}"
     if missing := [tool for tool in ("Captum", "SHAP", "LIME") if tool not in tools]:
         yield f"- Not installed, not measured: {', '.join(missing)}."

@@ -22,7 +22,7 @@ def percent(share):
     """Two digits."""
     if share < 1e-5:
         return "< 0.001 %"
-    return f"{100 * share:.2g} %" if share < 0.995 else f"{100 * share:.0f} %"
+    return f"{100 * share:.2g} %" if share < 0.995 else f"{100 * share:,.0f} %"
 
 
 def times(ratio):
@@ -96,9 +96,7 @@ def multiples_lines(networks):
     names = {}
     for network in networks:
         for row in network["local"]:
-            names.setdefault(
-                row["key"], (row["tool"], row["name"].replace(f" {network['rows_a_pass']} rows", ""))
-            )
+            names.setdefault(row["key"], (row["tool"], row["name"]))
     rows = []
     for key, (tool, name) in names.items():
         cells = []
