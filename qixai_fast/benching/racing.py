@@ -20,7 +20,8 @@ from threadpoolctl import threadpool_limits
 from .cases import FAILED, OFF, RIGHT, WRONG, Case, Entrant
 from .peers import optional
 
-_LEAST_SECONDS = 0.01  # shorter calls are repeated within a round: timers and caches would decide otherwise
+# Shorter calls are repeated within a round where there is time: timers and caches would decide otherwise.
+_LEAST_SECONDS = 0.01
 _LEAST_ROUNDS = 3
 _MOST_ROUNDS = 9
 _PATIENCE = 3  # an entrant that takes so many times its share runs in one round only
@@ -84,7 +85,7 @@ def _started(entrant: Entrant, case: Case, seconds: float) -> _Runner:
             if wanted > units:
                 units, call = wanted, entrant.make(wanted)
                 taken, result = _timed(call)
-    repeats = max(1, math.ceil(_LEAST_SECONDS / max(taken, 1e-9)))
+    repeats = max(1, math.ceil(min(_LEAST_SECONDS, seconds) / max(taken, 1e-9)))
     warned = next((str(one.message) for one in caught if _of_substance(one)), "")
     rounds = 1 if taken > _PATIENCE * seconds else _MOST_ROUNDS
     return _Runner(entrant, call, units, repeats, rounds, result, " ".join(warned.split()))

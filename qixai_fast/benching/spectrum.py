@@ -60,7 +60,7 @@ def _peers(X: Array, k: int, n_jobs: int) -> dict[str, Callable[[], Any] | None]
         "torch.pca_lowrank": torch
         and (lambda: torch.pca_lowrank(torch.from_numpy(plain), q=q)[1][:k].numpy()),
         "fbpca": fbpca and (lambda: fbpca.pca(plain, k)[1]),
-        "dask svd_compressed (2 iterations)": da and (lambda: _dask_values(da, plain, k, n_jobs)),
+        "dask svd_compressed": da and (lambda: _dask_values(da, plain, k, n_jobs)),
         "np.linalg.svd": lambda: np.linalg.svd(_centred(X), compute_uv=False)[:k],
     }
 
