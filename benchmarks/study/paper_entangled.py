@@ -31,7 +31,10 @@ def measure(nets, options, sizes):
     for entry, net in zip(content["networks"]["trained"], nets["trained"], strict=True):
         entry["null"] = null_maxima(net.maps["conv1"][:n], net.maps["conv2"][:n], sizes.n_maxima)
     content["pairs"] = {
-        kind: {f"{a} {b}": [_binned(net.maps[a][:n], net.maps[b][:n]) for net in members] for a, b in PAIRS}
+        kind: {
+            f"{a} {b}": [_binned(net.maps[a][:n], net.maps[b][:n], sizes) for net in members]
+            for a, b in PAIRS
+        }
         for kind, members in nets.items()
     }
     edges = np.linspace(0, max(maps.max() for kind in values.values() for maps in kind), N_BINS + 1)
@@ -154,7 +157,7 @@ def shuffled_within(values, groups, rng):
     return shuffled
 
 
-def _binned(x, y):
+def _binned(x, y, sizes):
     """How many pairs of two layers are dependent beyond chance, all of them taken together."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # q-values are not read here, so few rounds do
@@ -163,7 +166,7 @@ def _binned(x, y):
             y,
             strategy="quantile",
             bias_correction="permutation-mean",
-            n_permutations=199,
+            n_permutations=sizes.n_rounds,
             random_state=0,
         )
     return {

@@ -29,6 +29,7 @@ class Sizes:
     n_shuffles: int = 39
     n_maxima: int = 19
     n_tests: int = 999
+    n_rounds: int = 199
     n_top: int = 20
     n_attributed: int = 120
     n_orders: int = 10
@@ -43,7 +44,8 @@ QUICK = Sizes(
     n_pairs=100,
     n_shuffles=2,
     n_maxima=2,
-    n_tests=19,
+    n_tests=39,
+    n_rounds=39,
     n_top=3,
     n_attributed=8,
     n_orders=2,

@@ -44,13 +44,13 @@ def _answer(content):
     answer = {0: "No", len(outcomes): "Yes"}.get(outcomes.count("yes"), "In part")
     yield (
         f"**{answer}: of {len(outcomes)} claims that the paper makes, or that its reading of them rests "
-        f"on, {outcomes.count('yes')} survive a null model, {outcomes.count('partly')} do in part and "
-        f"{outcomes.count('no')} do not.** Chance is the easy null: shuffled images and independent units "
-        "are far from what is measured. The hard one is the same network before training, whose maps all "
-        f"see the same image, too. There, the strongest pair of maps shares {strongest[0]} nats (trained: "
-        f"{strongest[1]}), the first five components of the dense layer explain {shares[0]} (trained: "
-        f"{shares[1]}), and the CKA of Conv1 and Conv2 is {ckas[0]} (trained: {ckas[1]}). A number that "
-        "comes without its untrained twin is not evidence of anything learned."
+        f"on, null models leave {outcomes.count('yes')} standing, {outcomes.count('partly')} in part, and "
+        f"{outcomes.count('no')} not.** Chance (shuffled images, independent units) is the easy null. The "
+        "hard one is the same network before training, whose maps all see the same image, too. There, the "
+        f"strongest pair of maps shares {strongest[0]} nats (trained: {strongest[1]}), the first five "
+        f"components of the dense layer explain {shares[0]} (trained: {shares[1]}), and the CKA of Conv1 "
+        f"and Conv2 is {ckas[0]} (trained: {ckas[1]}). A number that comes without its untrained twin is "
+        "not evidence of anything learned."
     )
 
 
@@ -61,8 +61,8 @@ def _networks(content):
     yield (
         f"Networks: Conv1 (32 maps), Conv2 (64), Dense ({content['variance']['width']}), on {data['name']} "
         f"({height} x {width}, {'grey' if channels == 1 else 'RGB'}, {len(data['classes'])} classes): "
-        f"{data['n_train']:,} images to train on, {data['epochs']} epochs, {data['n_test']:,} to test with "
-        f"and to record; seeds {', '.join(map(str, data['seeds']))}. Accuracy "
+        f"{data['n_train']:,} images to train on, epochs: {data['epochs']}; {data['n_test']:,} to test "
+        f"with and to record; seeds {', '.join(map(str, data['seeds']))}. Accuracy "
         f"{percent(accuracy['trained'], 1)}; never trained {percent(accuracy['untrained'], 1)}; trained on "
         f"random labels {percent(accuracy['random labels'], 1)}. Numbers are means over seeds with the "
         "lowest and highest. Maps are averaged over positions, as in the paper. Its public accounts name "

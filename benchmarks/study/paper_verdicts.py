@@ -186,7 +186,12 @@ def _named_pair(content):
         "Map 22 of Conv1 and map 46 of Conv2 are such a pair",
         f"{percent(stronger)} of all pairs share more",
         "any pair, as numbers of maps carry over to no other network: 50 % on average",
-        f"**{verdict}**: the pair is one of a seed, not of the architecture",
+        f"**{verdict}**: "
+        + {
+            "no": "a pair like any other",
+            "partly": "among the strongest of some seeds, as any pair may be",
+            "yes": "among the strongest of all seeds",
+        }[verdict],
     )
 
 
