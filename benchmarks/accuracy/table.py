@@ -125,7 +125,7 @@ def of_group(name, group):
     yield f"#### {TITLES[name]}"
     yield ""
     what = "Bias in percent of the truth" + (f", N={several[0]:,}" if len(several) == 1 else "")
-    yield f"{what}; bold above a tenth."
+    yield f"{what}; bold above a tenth by more than two standard errors."
     yield ""
     yield from bias_table(group, names, list(dict.fromkeys(several)))
     yield ""
