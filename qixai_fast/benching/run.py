@@ -44,7 +44,7 @@ _HOW = [
     "For mutual information an error up to 2 / sqrt(N) nats, or a tenth of the truth where that is more, is "
     "right, and more than three times as much is wrong. Binned values are of binned data: what bins hide is "
     "an error here, and a perfect count does not mend it.",
-    "Peers run with their defaults, but for dask's svd_compressed: 2 power iterations, where 0 is the default.",
+    "Peers run with their defaults, but for dask's svd_compressed: 2 power iterations where they have 0.",
     "One drawing of the data, one seed: a verdict near its limit can change with another.",
 ]
 

@@ -161,7 +161,10 @@ def _wrong_text(found: list[tuple[Content, Content]]) -> str:
         return float("inf") if row["error"] is None else float(row["error"] / case["wrong"])
 
     def error(case: Content, row: Content) -> str:
-        return "not finite" if row["error"] is None else f"error {error_text(row | {'detail': ''}, case)}"
+        if row["error"] is None:
+            return "not finite"
+        text = f"error {error_text(row | {'detail': ''}, case)}"
+        return f"{text}, {row['detail']}" if row["detail"] else text
 
     shown = [
         f"{case['data']} ({error(case, row)})" for case, row in sorted(found, key=size, reverse=True)[:3]
