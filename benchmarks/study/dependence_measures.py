@@ -91,17 +91,17 @@ OF_MAPS = {
     "Pearson correlation": correlation,
     "Spearman correlation": rank_correlation,
     "distance correlation": distance_correlation,
-    "MI, binned": binned,
-    "MI, KSG": ksg,
+    "binned MI": binned,
+    "KSG MI": ksg,
 }
 OF_LAYERS = {
     "largest correlation": correlation,
     "linear CKA": linear_cka,
     "RBF CKA": rbf_cka,
     "distance correlation": distance_correlation,
-    "largest MI, binned": binned,
-    "largest MI, KSG": ksg,
-    "MI of layers, KSG": ksg_of_layers,
+    "largest binned MI": binned,
+    "largest KSG MI": ksg,
+    "KSG MI of layers": ksg_of_layers,
     "quantum MI": quantum,
     "Schmidt entropy": entanglement,
 }
