@@ -39,7 +39,7 @@ def draw_power(content, path):
             panel.set(xscale="log", ylim=(0, 1.02))
             panel.set_xticks(content["sizes"], [str(n) for n in content["sizes"]])
             panel.minorticks_off()
-            panel.set_title(f"{pair.name}\n{pair.law}", fontsize=9)
+            panel.set_title(f"{pair.name}\n{pair.law}", fontsize=8)
             panel.grid(alpha=0.25)
         for panel in panels.ravel()[len(pairs) :]:
             panel.set_axis_off()
