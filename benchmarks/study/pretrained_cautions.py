@@ -76,39 +76,49 @@ def _stream(network):
     )
 
 
+def _atoms(values):
+    if not values:
+        return "no atoms"
+    shown = ", ".join(f"{value:g}" for value in (0, 6) if value in values)
+    return f"{len(values)} values repeat in ten pairs of maps, {shown or 'neither 0 nor 6'} among them"
+
+
 def _repeats(networks):
     parts = []
     for network in networks.values():
         found = network["rows"]["repeated"]
         parts.append(
             f"{network['title']} (`{found['layer']}`): "
-            + (
-                f"atoms at {', '.join(f'{value:g}' for value in found['atoms'])}"
-                if found["atoms"]
-                else "no atoms"
-            )
+            + _atoms(found["atoms"])
             + f", {100 * found['zero_share']:.1f} % zeros, {100 * found['six_share']:.1f} % sixes; KSG's "
             f"median is {found['split']:.2g} nats with atoms split off and {found['plain']:.2g} "
             f"without, at most {found['largest_difference']:.2g} apart in a pair"
         )
-    zero = next(iter(networks.values()))["rows"]["repeated"]["zero_share_mean"]
+    first = next(iter(networks.values()))
+    zero = first["rows"]["repeated"]["zero_share_mean"]
+    last = first["audit"]["layers"][first["layers"][-1]]["zero_fraction"]
     yield (
         "- **What repeats a value breaks KSG; GELU and the states of an LSTM do not repeat any.** At "
-        f"single places after the activation function: {'; '.join(parts)}. Means over an input's places "
-        f"hide this: in the first of these networks {100 * zero:.1f} % of them are zero."
+        f"single places after the activation function: {'; '.join(parts)}. Means over an input's places, "
+        f"which the audit is about, are zero in {100 * zero:.1f} % there and in {100 * last:.1f} % of the "
+        f"last layer of {first['title']}; `qf.audit` splits atoms off wherever it uses KSG. (Behind "
+        "cut-out photographs, the white ground repeats values, too.)"
     )
 
 
 def _branches(networks):
-    for network in networks.values():
-        rows = network["paths"]["conductance"]
-        around = [f"`{name}`" for name, row in rows.items() if row["delta"] is None]
-        if around:
-            yield (
-                f"- **A branch of a residual block has conductance, and no delta.** In {network['title']}, "
-                f"{', '.join(around)}: a path goes around, so conductances do not add up to the output's "
-                "change, and `qixai_fast` gives NaN and says why. Sums after the skip connection do add up."
-            )
+    around = [
+        f"`{name}` ({network['title']})"
+        for network in networks.values()
+        for name, row in network["paths"]["conductance"].items()
+        if row["delta"] is None
+    ]
+    if around:
+        yield (
+            f"- **A branch of a residual block has conductance, and no delta.** Around {', '.join(around)} goes "
+            "another path, so conductances do not add up to the output's change, and `qixai_fast` gives NaN and "
+            "says why. Sums after the skip connection do add up."
+        )
 
 
 def _steps(networks):
