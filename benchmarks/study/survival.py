@@ -17,7 +17,15 @@ import numpy as np
 
 from benchmarks.environment import limit_threads
 from benchmarks.study import fashion
-from benchmarks.study.survival_conditions import CLEAN, SEEDS, audited, conditions, of_all_test_images, sizes
+from benchmarks.study.survival_conditions import (
+    CLEAN,
+    EPOCHS,
+    SEEDS,
+    audited,
+    conditions,
+    of_all_test_images,
+    sizes,
+)
 from benchmarks.study.survival_figures import draw
 from benchmarks.study.survival_intervals import drift, interval, rate, subsamples
 from benchmarks.study.survival_measuring import attribution_numbers, beside, case
@@ -47,6 +55,8 @@ def measure(options):
     return {
         "data": fashion.load(options).name,
         "test_images": len(fashion.load(options).test),
+        "trained_on": min(fashion.N_TRAIN, len(fashion.load(options).train)),
+        "epochs": EPOCHS,
         "images": size.images,
         "subsample": size.subsample,
         "replicates": size.replicates,

@@ -129,7 +129,7 @@ def trained(seed, options, computed=torch.float32, sigma=0.0, label_noise=0.0, i
     """
     data = fashion.load(options)
     n_train = min(fashion.N_TRAIN, len(data.train))
-    epochs = 1 if options.quick else EPOCHS
+    epochs = EPOCHS
     if sigma:
         return _trained_on_noise(seed, options, n_train, epochs, sigma)
     if imbalance:

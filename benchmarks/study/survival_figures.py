@@ -29,7 +29,8 @@ def _shifts(content):
             if name not in row["numbers"]:
                 continue
             entry, spread = row["numbers"][name], content["spread"][name]
-            shifts[line, column] = np.clip(standardised(entry, spread), -CLIP, CLIP)
+            if spread:
+                shifts[line, column] = np.clip(standardised(entry, spread), -CLIP, CLIP)
             if verdict(entry, spread) == MOVES:
                 dark = abs(shifts[line, column]) > 0.6 * CLIP
                 axes.plot(column, line, ".", color="white" if dark else "black", markersize=5)
@@ -43,7 +44,7 @@ def _shifts(content):
             axes.axhline(line - 0.5, color="black", linewidth=0.8)
     axes.set_title("Shift from the clean case; a dot: its whole bracket is beyond one spread", fontsize=10)
     bar = figure.colorbar(image, ax=axes, shrink=0.5, pad=0.01, extend="both")
-    bar.set_label("shift, in spreads between seeds (grey: not applicable)", fontsize=8)
+    bar.set_label("shift, in spreads between seeds (grey: none, or seeds do not differ)", fontsize=8)
     bar.ax.tick_params(labelsize=8)
     return figure
 

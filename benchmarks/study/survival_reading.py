@@ -67,9 +67,10 @@ def _setting(content):
         for layer, counts in content["constant_maps"].items()
     )
     yield (
-        f"The paper's CNN on {content['data']}, {seeds} seeds (test accuracy {accuracies}), audited on "
-        f"{content['images']:,} test images; {content['attributed']} of them are attributed. Maps that are "
-        f"constant on all of these, by seed: {constant}."
+        f"The paper's CNN on {content['data']}, {seeds} seeds, {content['epochs']} epochs of "
+        f"{content['trained_on']:,} images (test accuracy {accuracies}), audited on {content['images']:,} test "
+        f"images; {content['attributed']} of them are attributed. Maps that are constant on all of these, by "
+        f"seed: {constant}."
     )
     yield ""
     yield (
