@@ -115,9 +115,9 @@ def _branches(networks):
     ]
     if around:
         yield (
-            f"- **A branch of a residual block has conductance, and no delta.** Around {', '.join(around)} goes "
-            "another path, so conductances do not add up to the output's change, and `qixai_fast` gives NaN and "
-            "says why. Sums after the skip connection do add up."
+            f"- **A branch of a residual block has conductance, and no delta.** Around {', '.join(around)} "
+            "goes another path, so conductances do not add up to the output's change, and `qixai_fast` "
+            "gives NaN and says why. Sums after the skip connection do add up."
         )
 
 
