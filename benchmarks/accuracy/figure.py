@@ -69,7 +69,7 @@ def draw_errors(group, path):
     figure.suptitle(
         "Error where the truth (nats, in the titles) is known; grey: a tenth of it; upper edge: infinite"
     )
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=90)
 
 
 def draw_coverage(group, path):
@@ -107,6 +107,7 @@ def draw_coverage(group, path):
         width = sum(column[:2] == (estimator, kind) for column in columns)
         if width:
             title = f"{SHORT.get(estimator, estimator)}\n{kind}".replace("binned, ", "binned\n")
+            title = title.replace("scikit-learn", "scikit-\nlearn")
             axis.text(start + width / 2 - 0.5, -0.7, title, ha="center", va="bottom", fontsize=8)
             axis.axvline(start + width - 0.5, color="white", linewidth=2)
             start += width

@@ -86,13 +86,20 @@ def coverage_reading(content):
     yield (
         f"**Intervals.** A share of 95 % counted in {draws} draws has itself a 95 % interval of {low:.0%} "
         f"to {high:.0%}. KSG-1 with the interval from its local values holds the truth in "
-        f"{statistics.median(shares):.0%} of draws at N={n:,} (median over distributions). It collapses "
-        f"where bias outweighs width: {'; '.join(collapsed) or 'nowhere here'}. More samples do not always "
-        f"mend that, since widths shrink, too{_trends(group, first, last)}. Binned intervals fare worse, as "
-        f"what bins lose does not shrink at all: with quantiles and Miller-Madow {sum(lost)} of {len(lost)} "
-        f"distributions stay below half at N={last:,}. No interval here knows of bias, and none should be "
-        "read as if it did."
+        f"{statistics.median(shares):.0%} of draws at N={n:,} (median over "
+        f"distributions){_halves(group, n)}. It collapses where bias outweighs width: "
+        f"{'; '.join(collapsed) or 'nowhere here'}. More samples do not always mend that, since widths "
+        f"shrink, too{_trends(group, first, last)}. Binned intervals fare worse, as what bins lose does not "
+        f"shrink at all: with quantiles and Miller-Madow {sum(lost)} of {len(lost)} distributions stay "
+        f"below half at N={last:,}. No interval here knows of bias, and none should be read as if it did."
     )
+
+
+def _halves(group, n):
+    """The same of the interval from disjoint halves."""
+    found = [cell_at(group, result, "KSG-1", n).get("halves") for result in group["distributions"].values()]
+    found = [share for share in found if share is not None]
+    return f", that from disjoint halves in {statistics.median(found):.0%}" if found else ""
 
 
 def _trends(group, first, last):

@@ -158,7 +158,7 @@ def of_group(name, group):
 
 
 def draws_text(group):
-    """How many draws, as the summaries say: ours, and the peers' where these had fewer."""
+    """How many draws: the most that an estimator had, and the fewest, where slow ones had fewer."""
     counts = {n: set() for n in group["samples"]}
     for result in group["distributions"].values():
         for values in result["estimators"].values():
@@ -166,7 +166,8 @@ def draws_text(group):
                 if draws:
                     counts[n].add(draws)
     return ", ".join(
-        f"{max(found)} of N={n:,}" + (f" (peers: the first {min(found)})" if len(found) > 1 else "")
+        f"{max(found)} of N={n:,}"
+        + (f" (slow ones: the first, at least {min(found)})" if len(found) > 1 else "")
         for n, found in counts.items()
     )
 
