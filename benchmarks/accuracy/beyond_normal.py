@@ -199,4 +199,4 @@ def draw(content, path):
     figure.suptitle(
         "Beyond Normal: estimates (numbers), the truth beside each task's name; blank: does not apply"
     )
-    figure.savefig(path, dpi=80)
+    figure.savefig(path, dpi=70)
