@@ -69,8 +69,8 @@ def _setting(content):
     yield (
         f"The paper's CNN on {content['data']}, {seeds} seeds, {content['epochs']} epochs of "
         f"{content['trained_on']:,} images (test accuracy {accuracies}), audited on {content['images']:,} "
-        f"test images; {content['attributed']} of them are attributed. Maps that are constant on all of these, "
-        f"by seed: {constant}."
+        f"test images; {content['attributed']} of them are attributed. Maps that are constant on all of "
+        f"these, by seed: {constant}."
     )
     yield ""
     yield (
