@@ -25,6 +25,8 @@ _T = TypeVar("_T")
 # Bytes of a batch. On the CPU larger ones are slower: they leave the caches, and every large tensor is
 # fresh memory from the system.
 _CPU_BATCH = 64 * 2**20
+# Where rows are large, a few of them serve weights that are read anew in each pass, within this many bytes.
+_FEW_ROWS, _CPU_MOST = 8, 256 * 2**20
 # Where the device is not asked what it has free.
 _CUDA_BATCH = 2**30
 # Buffers and code that torch's libraries keep once a model has run, and memory its allocator holds back.
@@ -57,7 +59,8 @@ def pass_budget(
     require_budget(budget, TORCH_OWN + least, "one gradient")
     if gpu is not None:
         return max(gpu.room(budget) - TORCH_OWN, least)
-    default = max(_CUDA_BATCH if device_type == "cuda" else _CPU_BATCH, TORCH_OWN + least)
+    few = min(_CPU_MOST, TORCH_OWN + _FEW_ROWS * least)
+    default = max(_CUDA_BATCH if device_type == "cuda" else _CPU_BATCH, few, TORCH_OWN + least)
     if budget is None or device_type == "cpu":
         budget = min(budget or default, default)
     return budget - TORCH_OWN

@@ -107,9 +107,10 @@ def integrated_gradients(
     max_memory : int or str, optional
         Limit in bytes, or as ``"2GB"``, on what the passes allocate, estimated from the tensors that one
         row saves for its gradient, and 16 MiB for torch's own buffers; the result does not count. Without
-        it: 64 MiB, or one row where that is more. The CPU uses no more than these 64 MiB, as larger batches
-        are slower. A GPU gets all of a limit, and half of its free memory without one; there the first
-        passes are measured, which restarts torch's record of peak memory.
+        it: 64 MiB; where eight rows take more, these, up to 256 MiB; or one row. The CPU uses no more than
+        that with a limit, either, as larger batches are slower. A GPU gets all of a limit, and half of its
+        free memory without one; there the first passes are measured, which restarts torch's record of peak
+        memory.
     cuda_graph : bool, default=False
         On a GPU, record a pass as a CUDA graph when its shape comes again, and replay it from then on: faster
         for small batches of networks with many small operations, whose launches take longer than their work.
