@@ -122,12 +122,13 @@ def of_group(name, group):
     several = [n for n in group["samples"] if n <= LISTED_AT] if name == "vectors" else [largest]
     if name in ("labels", "codes", "conditional"):
         several = [n for n in (covered, largest) if n in group["samples"]]
+    several = list(dict.fromkeys(several))
     yield f"#### {TITLES[name]}"
     yield ""
     what = "Bias in percent of the truth" + (f", N={several[0]:,}" if len(several) == 1 else "")
     yield f"{what}; bold above a tenth by more than two standard errors."
     yield ""
-    yield from bias_table(group, names, list(dict.fromkeys(several)))
+    yield from bias_table(group, names, several)
     yield ""
     intervals = [pair for pair in INTERVALS if pair[0] in estimators]
     if name not in ("pairs", "precision", "vectors"):
