@@ -108,7 +108,8 @@ def draw_coverage(group, path):
         if width:
             title = f"{SHORT.get(estimator, estimator)}\n{kind}".replace("binned, ", "binned\n")
             title = title.replace("scikit-learn", "scikit-\nlearn")
-            axis.text(start + width / 2 - 0.5, -0.7, title, ha="center", va="bottom", fontsize=8)
+            size = 8 if width > 1 else 6
+            axis.text(start + width / 2 - 0.5, -0.7, title, ha="center", va="bottom", fontsize=size)
             axis.axvline(start + width - 0.5, color="white", linewidth=2)
             start += width
     figure.colorbar(image, ax=axis, label="share that holds the truth (95 % promised)", shrink=0.8)
