@@ -132,7 +132,7 @@ def corrections_reading(content):
             f"widths: {means['binned']:.0%})"
         )
     yield (
-        f"**Binned.** {'; '.join(found)}. Corrections mend what few samples add; what bins lose stays lost, "
+        f"**Binned.** A{'; '.join(found)[1:]}. Corrections mend what few samples add; what bins lose stays lost, "
         "and equal widths lose nearly all of a heavy tail: take quantiles there."
     )
 

@@ -45,9 +45,9 @@ def lines(content):
         yield from ("", f"### {network['name']}: {network['about']}", "")
         yield (
             f"Explained: {network['explained']}, of {network['samples']} samples in {network['groups']} "
-            f"parts ({network['parts']}). Our passes are of {network['rows_a_pass']} rows at most, within 64 "
-            f"MiB; tools that only call the network get {network['evaluations']:,} evaluations a "
-            "sample, in passes of 50 rows (LIME on pictures: 10, its default)."
+            f"parts ({network['parts']}). Our passes are of {network['rows_a_pass']} rows at most, as "
+            f"the package chooses; tools that only call the network get {network['evaluations']:,} "
+            "evaluations a sample, in passes of 50 rows (LIME on pictures: 10, its default)."
         )
         yield from ("", *local_lines(network), "", *layer_lines(network), "")
         yield from (f"- {sentence}" for sentence in reading(network))

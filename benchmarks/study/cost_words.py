@@ -14,7 +14,9 @@ def table(head, rows):
 
 
 def megabytes(size):
-    """Three digits."""
+    """Three digits, in MB or GB."""
+    if size >= 999.5e6:
+        return f"{size / 1e9:.3g} GB"
     return f"{size / 1e6:.3g} MB" if size >= LEAST else "< 1 MB"
 
 

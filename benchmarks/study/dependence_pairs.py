@@ -24,15 +24,16 @@ class Pair:
     name : str
     law : str
         As the table says it.
-    correlated : bool
-        Whether x and y are linearly correlated; where they are not, correlation is blind by construction.
+    relation : {"linear", "ranks", "none"}
+        Whether x and y are linearly correlated, correlated in ranks alone (where there is no variance), or
+        not at all: correlation is then blind by construction, but for the spread that tails give it.
     sample : callable
         ``sample(rng, n) -> (x, y)``.
     """
 
     name: str
     law: str
-    correlated: bool
+    relation: str
     sample: Callable
 
 
@@ -73,13 +74,13 @@ def _common_scale(rng, n):
 
 
 MAPS = (
-    Pair(INDEPENDENT, "x, y standard normal", False, _independent),
-    Pair("linear", "y = 0.25 x + noise", True, _linear),
-    Pair("ReLU on both", "x = ReLU(u), y = ReLU(0.35 u + noise)", True, _relu),
-    Pair("Cauchy noise", "y = 0.5 x + 0.5 Cauchy", True, _cauchy_noise),
-    Pair("quadratic", "y = 0.5 (x² - 1) + noise", False, _quadratic),
-    Pair("ReLU-gated", "y = ReLU(x) z + 0.25 noise", False, _gated),
-    Pair("heavy-tailed", "Student t, ν = 3, uncorrelated", False, _common_scale),
+    Pair(INDEPENDENT, "x, y standard normal", "none", _independent),
+    Pair("linear", "y = 0.25 x + noise", "linear", _linear),
+    Pair("ReLU on both", "x = ReLU(u), y = ReLU(0.35 u + noise)", "linear", _relu),
+    Pair("Cauchy noise", "y = 0.5 x + 0.5 Cauchy", "ranks", _cauchy_noise),
+    Pair("quadratic", "y = 0.5 (x² - 1) + noise", "none", _quadratic),
+    Pair("ReLU-gated", "y = ReLU(x) z + 0.25 noise", "none", _gated),
+    Pair("heavy-tailed", "Student t, ν = 3, uncorrelated", "none", _common_scale),
 )
 
 
@@ -133,12 +134,12 @@ def _layers_scale(rng, n):
 
 
 LAYERS = (
-    Pair(INDEPENDENT, "X, Y standard normal", False, _layers_independent),
-    Pair("linear", "Y = 0.25 X + noise", True, _layers_linear),
-    Pair("ReLU on both", "X = ReLU(U), Y = ReLU(0.35 U + noise)", True, _layers_relu),
-    Pair("quadratic", "Y = 0.5 (X² - 1) + noise", False, _layers_quadratic),
-    Pair("ReLU-gated", "Y = ReLU(X) Z + 0.25 noise", False, _layers_gated),
-    Pair("XOR", "Y₁ = sign(X₁ X₂) + 0.5 noise, the rest noise", False, _layers_xor),
-    Pair("random sign", "Y = ±(0.7 X + noise), a coin a sample", False, _layers_sign),
-    Pair("heavy-tailed", "multivariate t, ν = 3, uncorrelated", False, _layers_scale),
+    Pair(INDEPENDENT, "X, Y standard normal", "none", _layers_independent),
+    Pair("linear", "Y = 0.25 X + noise", "linear", _layers_linear),
+    Pair("ReLU on both", "X = ReLU(U), Y = ReLU(0.35 U + noise)", "linear", _layers_relu),
+    Pair("quadratic", "Y = 0.5 (X² - 1) + noise", "none", _layers_quadratic),
+    Pair("ReLU-gated", "Y = ReLU(X) Z + 0.25 noise", "none", _layers_gated),
+    Pair("XOR", "Y₁ = sign(X₁ X₂) + 0.5 noise, the rest noise", "none", _layers_xor),
+    Pair("random sign", "Y = ±(0.7 X + noise), a coin a sample", "none", _layers_sign),
+    Pair("heavy-tailed", "multivariate t, ν = 3, uncorrelated", "none", _layers_scale),
 )
