@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,10 +11,11 @@ import pytest
 torch = pytest.importorskip("torch")
 Image = pytest.importorskip("PIL.Image")
 
-from benchmarks.study import fashion, images  # noqa: E402
+from benchmarks.study import fashion, images, paper_text, paper_verdicts  # noqa: E402
 from benchmarks.study.__main__ import main  # noqa: E402
 from benchmarks.study.parts import Options  # noqa: E402
 
+RESULT = Path(fashion.__file__).parent / "results" / "paper.json"
 PICTURES = ("variance", "cosine", "entangled", "examples", "attribution")
 
 
@@ -162,3 +165,31 @@ def test_the_paper_s_own_case(tmp_path):
     assert "nan" not in text
     figures = {path.name for path in (out / "figures").iterdir()}
     assert figures == {f"paper-{name}.png" for name in PICTURES}
+
+
+def test_every_claim_is_counted_once_and_named():
+    content = json.loads(RESULT.read_text(encoding="utf-8"))
+    rows = paper_verdicts.verdicts(content)
+    lead, _, *named = list(paper_text._answer(content))
+    assert lead.startswith(f"**Of {len(rows)} claims")
+    assert sum(map(int, re.findall(r"\b(\d+) (?:stand|is|are|fall|cannot)", lead))) == len(rows)
+    assert all(any(row.short in line for line in named) for row in rows)
+    kinds = {row.short: row.kind for row in rows}
+    assert kinds["integrated gradients add up to the output's change"] == paper_verdicts.THEOREM
+    assert kinds["map 22 of Conv1 and map 46 of Conv2 are such a pair"] == paper_verdicts.UNTESTABLE
+
+
+def test_the_paper_s_share_stands_only_where_chance_does_not_give_it():
+    content = json.loads(RESULT.read_text(encoding="utf-8"))
+    dense = content["variance"]["layers"]["trained"]["dense"]
+    found = []
+    for share, independent in (
+        ([0.84], [0.1]),
+        ([0.27, 0.28], [0.1]),
+        ([0.27], [0.29]),
+        ([0.27, 0.84], [0.1]),
+    ):
+        dense |= {"share": share, "independent": independent}
+        found.append(paper_verdicts.verdicts(content)[0].kind)
+    kinds = paper_verdicts
+    assert found == [kinds.NOT_REPRODUCED, kinds.YES, kinds.PARTLY, kinds.PARTLY]

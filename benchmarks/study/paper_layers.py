@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.study.paper_verdicts import percent, pvalue, spread
+from benchmarks.study.paper_verdicts import PAPER_SHARE, firing_units, near, percent, pvalue, spread
 
 READINGS = {
     "maps": "maps over images, as they are: mean cosine of all pairs",
@@ -48,10 +48,17 @@ def variance_lines(content):
         "independent units explain less the more of them there are, as the next table shows. It depends "
         f"on the scale of units, too: trained and untrained layers differ by {gap:.0f} points as they are, "
         f"and by {scaled_gap:.0f} once all units have the same "
-        f"variance{': what training adds is between its weaker units. ' if scaled_gap > gap else '. '}The "
+        f"variance. The "
         f"first five components of the bare pixels explain {100 * content['pixels']:.0f} % before any "
         "network."
     )
+    if firing := firing_units(content):
+        yield ""
+        yield (
+            f"Of {content['width']} trained units about {firing[0]} fire, of untrained ones {firing[1]}: "
+            "trained and untrained shares are of different numbers of units, and fewer units have larger "
+            "shares. The untrained share over as many random units was not measured."
+        )
     yield from ["", "| units of Dense | trained | never trained | units made independent | accuracy |"]
     yield "|---|---|---|---|---|"
     for width, row in content["widths"].items():
@@ -68,32 +75,25 @@ def variance_lines(content):
     yield "|---" * (len(samples) + 1) + "|"
     for width, shares in content["noise"].items():
         yield f"| {width} | " + " | ".join(f"{100 * share:.1f} %" for share in shares) + " |"
-    close = [
-        f"{width} units and {m:,} images"
-        for width, shares in content["noise"].items()
-        for m, share in zip(samples, shares, strict=True)
-        if abs(share - 0.27) < 0.05
-    ]
     yield ""
+    yield _by_chance(content)
+
+
+def _by_chance(content):
+    """What the paper's share is worth: independent units, and noise, that have it, too."""
     chance = content["layers"]["trained"]["dense"]["independent"]
-    same = abs(np.mean(chance) - 0.27) < 0.05
-    yield (
-        f"So 27 % alone is no finding: pure noise has about that with {_listed(close)}"
-        + (
-            f", and our trained layer has {percent(chance)} once its units are made independent."
-            if same
-            else "."
+    shares = content["noise"][str(content["width"])]
+    close = [f"{m:,}" for m, is_near in zip(content["noise_samples"], near(shares), strict=True) if is_near]
+    noise = f"only with some {' or '.join(close)} images" if close else "with none of these numbers of images"
+    paper = f"{100 * PAPER_SHARE:.0f} %"
+    if near([np.mean(chance)])[0]:
+        return (
+            f"So {paper} alone is no finding: our trained layer has {percent(chance)} once its units are "
+            f"made independent. Noise of {content['width']} like units has about {paper} {noise}."
         )
-    )
-
-
-def _listed(items):
     return (
-        items[0]
-        if len(items) == 1
-        else ", ".join(items[:-1]) + " or " + items[-1]
-        if items
-        else "no size here"
+        f"Our trained layer has {percent(chance)} once its units are made independent; noise of "
+        f"{content['width']} like units has about {paper} {noise}."
     )
 
 

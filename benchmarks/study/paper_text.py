@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
+from math import comb
+
 import numpy as np
 
 from benchmarks.study.paper_attribution import CASCADE
 from benchmarks.study.paper_layers import cosine_lines, variance_lines
-from benchmarks.study.paper_verdicts import percent, pick, pvalue, remaining, spread, verdicts
+from benchmarks.study.paper_verdicts import (
+    NO,
+    NOT_REPRODUCED,
+    PARTLY,
+    THEOREM,
+    UNTESTABLE,
+    YES,
+    percent,
+    pick,
+    pvalue,
+    remaining,
+    spread,
+    verdicts,
+)
+
+KINDS = {  # in the lead: of one claim, of several, and before their names
+    YES: ("stands against a null model", "stand against a null model", "What stands"),
+    THEOREM: ("is a theorem", "are theorems", "A theorem, whatever the network"),
+    PARTLY: ("stands in part", "stand in part", "In part"),
+    NO: ("falls", "fall", "What falls"),
+    NOT_REPRODUCED: ("is not reproduced here", "are not reproduced here", "Not reproduced here"),
+    UNTESTABLE: (
+        "cannot be tested on another network",
+        "cannot be tested on another network",
+        "Only the paper's own network could tell",
+    ),
+}
 
 
 def lines(content):
@@ -14,7 +42,7 @@ def lines(content):
     yield from _answer(content)
     yield from ["", "| claim | measured | null | survives? |", "|---|---|---|---|"]
     for row in verdicts(content):
-        yield "| " + " | ".join(row) + " |"
+        yield f"| {row.claim} | {row.measured} | {row.null} | **{row.kind}**{row.why} |"
     yield ""
     yield from _networks(content)
     yield from ["", "### Variance", ""]
@@ -30,27 +58,27 @@ def lines(content):
 
 
 def _answer(content):
-    outcomes = [row[-1].split("**")[1] for row in verdicts(content)]
-    networks, variance = content["entangled"]["networks"], content["variance"]["layers"]
-    cka = content["cosine"]["kinds"]
-    strongest, shares, ckas = (
-        [function(kind) for kind in ("untrained", "trained")]
-        for function in (
-            lambda kind: spread(pick(networks, kind, "max")),
-            lambda kind: percent(variance[kind]["dense"]["share"]),
-            lambda kind: spread(cka[kind]["conv1 conv2"]["cka"]),
-        )
-    )
-    answer = {0: "No", len(outcomes): "Yes"}.get(outcomes.count("yes"), "In part")
+    rows = verdicts(content)
+    named = {kind: [row.short for row in rows if row.kind == kind] for kind in KINDS}
+    counts = [
+        f"{len(found)} {KINDS[kind][0 if len(found) == 1 else 1]}" for kind, found in named.items() if found
+    ]
     yield (
-        f"**{answer}: of {len(outcomes)} claims that the paper makes, or that its reading of them rests "
-        f"on, null models leave {outcomes.count('yes')} standing, {outcomes.count('partly')} in part, and "
-        f"{outcomes.count('no')} not.** Chance (shuffled images, independent units) is the easy null. The "
-        "hard one is the same network before training, whose maps all see the same image, too. There, the "
-        f"strongest pair of maps shares {strongest[0]} nats (trained: {strongest[1]}), the first five "
-        f"components of the dense layer explain {shares[0]} (trained: {shares[1]}), and the CKA of Conv1 "
-        f"and Conv2 is {ckas[0]} (trained: {ckas[1]}). A number that comes without its untrained twin is "
-        "not evidence of anything learned."
+        f"**Of {len(rows)} claims that the paper makes, or that its reading of them rests on, "
+        f"{', '.join(counts[:-1])} and {counts[-1]}.**"
+    )
+    yield ""
+    for kind, found in named.items():
+        if found:
+            yield f"- {KINDS[kind][2]}: {'; '.join(f'that {claim}' for claim in found)}."
+    networks = content["entangled"]["networks"]
+    trained, untrained = (np.mean(pick(networks, kind, "max")) for kind in ("trained", "untrained"))
+    yield ""
+    yield (
+        "Chance (shuffled images, independent units) is the easy null. The hard one is the same network "
+        f"before training, whose maps all see the same image, too: its strongest pair of maps shares "
+        f"{untrained:.2f} nats, where that of the trained network shares {trained:.2f}. A number that comes "
+        "without its untrained twin is not evidence of anything learned."
     )
 
 
@@ -64,10 +92,11 @@ def _networks(content):
         f"{data['n_train']:,} images to train on, epochs: {data['epochs']}; {data['n_test']:,} to test "
         f"with and to record; seeds {', '.join(map(str, data['seeds']))}. Accuracy "
         f"{percent(accuracy['trained'], 1)}; never trained {percent(accuracy['untrained'], 1)}; trained on "
-        f"random labels {percent(accuracy['random labels'], 1)}. Numbers are means over seeds with the "
-        "lowest and highest. Maps are averaged over positions, as in the paper. Its public accounts name "
-        "the layers, the averaging, maps 22 and 46, and the 27 %; widths, kernels and optimiser are our "
-        "reading (`fashion.py`), and so is what exactly it took the cosine of."
+        f"random labels {percent(accuracy['random labels'], 1)} (of true labels; how well they fit those "
+        "that they were given was not measured, so that they may have barely trained). Numbers are means "
+        "over seeds with the lowest and highest. Maps are averaged over positions, as in the paper. Its "
+        "public accounts name the layers, the averaging, maps 22 and 46, and the 27 %; widths, kernels and "
+        "optimiser are our reading (`fashion.py`), and so is what exactly it took the cosine of."
     )
 
 
@@ -210,7 +239,9 @@ def _limits(content):
         f"One architecture and {seeds} seeds, on images {side} pixels wide and high. {paper}Ranges over so "
         "few seeds are ranges, not confidence intervals. Verdicts follow fixed rules "
         "(`paper_verdicts.py`): a claim about learning must separate all trained from all untrained "
-        "seeds. Mutual information is that of maps averaged over positions; what positions tell is gone. "
-        "Class and brightness are two things that an image has, not all. A deleted pixel is black, as the "
-        "baseline of the attributions is, and may leave images unlike any that the network has seen."
+        f"seeds, in a given direction. By chance alone {seeds} seeds against {seeds} do so in 1 of "
+        f"{comb(2 * seeds, seeds)} cases, and nothing corrects for the number of claims. Mutual information "
+        "is that of maps averaged over positions; what positions tell is gone. Class and brightness are two "
+        "things that an image has, not all. A deleted pixel is black, as the baseline of the attributions "
+        "is, and may leave images unlike any that the network has seen."
     )

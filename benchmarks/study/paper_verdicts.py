@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 NEAR = 0.05  # of a share of variance
 PAPER_SHARE = 0.27
 ALPHA = 0.05
+YES, THEOREM, PARTLY, NO = "yes", "a theorem", "partly", "no"
+NOT_REPRODUCED, UNTESTABLE = "not reproduced", "cannot be tested"
+
+
+class Verdict(NamedTuple):
+    """A claim, a few words for it, what was measured, its null, the kind of the verdict, and why."""
+
+    claim: str
+    short: str
+    measured: str
+    null: str
+    kind: str
+    why: str
 
 
 def spread(values, scale=1.0, digits=2):
@@ -39,7 +54,7 @@ def pick(content, kind, *path):
 
 
 def verdicts(content):
-    """Rows of claim, what was measured, null, and whether the claim survives, and why."""
+    """All claims, in the order of the table."""
     return [
         _share(content),
         _learned_components(content),
@@ -53,17 +68,35 @@ def verdicts(content):
     ]
 
 
+def near(shares):
+    """Which shares are about the paper's."""
+    return [abs(share - PAPER_SHARE) < NEAR for share in shares]
+
+
 def _share(content):
     dense = content["variance"]["layers"]["trained"]["dense"]
-    near = [abs(share - PAPER_SHARE) < NEAR for share in dense["share"]]
+    close, by_chance = near(dense["share"]), near([np.mean(dense["independent"])])[0]
     noise = content["variance"]["spectra"]["noise"][0][4]
-    verdict = "yes" if all(near) else "partly" if any(near) else "no"
-    return (
+    kind = NOT_REPRODUCED if not any(close) else YES if all(close) and not by_chance else PARTLY
+    why = {NOT_REPRODUCED: " on this network", PARTLY: ": some networks are near", YES: ": all are near"}[
+        kind
+    ]
+    if by_chance:
+        why += f"; {100 * PAPER_SHARE:.0f} % is about what its units give once made independent"
+    return Verdict(
         "The first 5 components explain about 27 % of Dense",
+        "five components explain about 27 % of Dense",
         f"{percent(dense['share'])} of {content['variance']['width']} units",
         f"units made independent {percent(dense['independent'])}; noise {100 * noise:.0f} %",
-        f"**{verdict}**: the number is one of a network, its width and its data",
+        kind,
+        why,
     )
+
+
+def firing_units(variance):
+    """Units of Dense that fire, of trained and of untrained networks, where these are not as many."""
+    firing = [round(variance["width"] - np.mean(variance["dead"][kind])) for kind in ("trained", "untrained")]
+    return firing if firing[0] != firing[1] else None
 
 
 def _learned_components(content):
@@ -74,18 +107,21 @@ def _learned_components(content):
     alike = content["variance"]["scaled"]
     apart = min(trained) > max(untrained) or max(trained) < min(untrained)
     mostly = np.mean(trained) - np.mean(untrained) > (np.mean(trained) - np.mean(chance)) / 2
-    verdict = "no" if not apart else "yes" if mostly else "partly"
-    return (
+    kind = NO if not apart else YES if mostly else PARTLY
+    firing = firing_units(content["variance"])
+    return Verdict(
         "Its components are what training made",
+        "the components of Dense are what training made",
         f"{percent(trained)}; units scaled alike {percent(alike['trained'])}",
         f"never trained {percent(untrained)}, scaled {percent(alike['untrained'])}; "
         f"random labels {percent(random_labels)}, scaled {percent(alike['random labels'])}",
-        f"**{verdict}**: "
-        + {
-            "no": "networks that never trained overlap",
-            "partly": "most of the share is there before training",
-            "yes": "training made most of the share",
-        }[verdict],
+        kind,
+        {
+            NO: ": networks that never trained overlap",
+            PARTLY: ": most of the share is there before training",
+            YES: ": training made most of the share",
+        }[kind]
+        + (f" ({firing[0]} units that fire against {firing[1]}, see below)" if firing else ""),
     )
 
 
@@ -95,18 +131,22 @@ def _orthogonal(content):
     p = [value for row in readings.values() for value in row["cka_p"]]
     raw = [value for row in readings.values() for value in row["maps"]]
     related = [value > 0.1 and chance < ALPHA for value, chance in zip(cka, p, strict=True)]
-    verdict = "no" if all(related) else "partly" if any(related) else "yes"
-    return (
+    untrained = [value for row in content["cosine"]["kinds"]["untrained"].values() for value in row["cka"]]
+    nulls = content["cosine"]["nulls"]
+    kind = NO if all(related) else PARTLY if any(related) else YES
+    return Verdict(
         "Conv1, Conv2 and Dense are nearly orthogonal",
+        "layers are nearly orthogonal",
         f"CKA {spread(cka)} over pairs of layers and seeds, {pvalue(p)}; raw cosine of maps {spread(raw)}",
-        f"CKA of unrelated layers 0.00; raw cosine of unrelated units after a ReLU about "
-        f"{content['cosine']['nulls']['rectified']:.2f}",
-        f"**{verdict}**: "
-        + {
-            "no": "all pairs of layers are related",
-            "partly": "some pairs of layers are related",
-            "yes": "no relation found",
-        }[verdict],
+        f"CKA of unrelated layers 0.00, of layers never trained {spread(untrained)}; cosine of random "
+        f"directions in {nulls['width']} dimensions ±{nulls['random']:.2f}, of unrelated units after a ReLU, "
+        f"raw, about {nulls['rectified']:.2f}",
+        kind,
+        {
+            NO: ": all pairs of layers are related",
+            PARTLY: ": some pairs of layers are related",
+            YES: ": no relation found",
+        }[kind],
     )
 
 
@@ -117,12 +157,14 @@ def _entangled(content):
     p = pick(networks, "trained", "heldout_p")
     null = [value for entry in networks["trained"] for value in entry["null"]]
     sure = max(p) < ALPHA
-    return (
+    return Verdict(
         "Maps of Conv1 and Conv2 share information (are entangled)",
+        "maps of two layers share information",
         f"strongest pair {spread(pick(networks, 'trained', 'heldout'))} nats on images that did not choose "
         f"it, {pvalue(p)}; {percent(share)} of pairs dependent, family-wise",
         f"largest of all pairs, images shuffled: {max(null):.2f} nats",
-        "**yes**: far beyond chance" if sure else "**no**: not beyond chance",
+        YES if sure else NO,
+        ": far beyond chance" if sure else ": not beyond chance",
     )
 
 
@@ -133,19 +175,20 @@ def _learned_pairs(content):
     )
     stronger = min(top[0]) > max(top[1])
     more = min(median[0]) > max(median[1])
-    verdict = "yes" if stronger and more else "partly" if stronger or more else "no"
-    return (
+    kind = YES if stronger and more else PARTLY if stronger or more else NO
+    return Verdict(
         "Entanglement shows what the network learned",
+        "what maps share shows what the network learned",
         f"strongest {spread(top[0])}, median {spread(median[0])} nats",
         f"never trained: strongest {spread(top[1])}, median {spread(median[1])}",
-        f"**{verdict}**: "
-        + {
-            "yes": "untrained maps share less",
-            "partly": "the typical pair shares more, the strongest does not"
+        kind,
+        {
+            YES: ": untrained maps share less",
+            PARTLY: ": the typical pair shares more, the strongest does not"
             if more
-            else "the strongest pair shares more, the typical one does not",
-            "no": "untrained maps share as much",
-        }[verdict],
+            else ": the strongest pair shares more, the typical one does not",
+            NO: ": untrained maps share as much",
+        }[kind],
     )
 
 
@@ -155,19 +198,20 @@ def _beyond_images(content):
     p = pick(networks, "trained", "given", "p_both")
     apart = min(left["trained"]) > max(left["untrained"])
     classes = min(left["trained"]) > max(left["random labels"])
-    verdict = "no" if max(p) >= ALPHA else "yes" if apart and np.mean(left["trained"]) > 0.5 else "partly"
-    return (
+    kind = NO if max(p) >= ALPHA else YES if apart and np.mean(left["trained"]) > 0.5 else PARTLY
+    return Verdict(
         "It is more than the class and brightness of the image",
+        "what maps share is more than the class and brightness of the image",
         f"of the strongest pairs' information {percent(left['trained'])} is left given both "
         f"(strongest pair: {pvalue(p)})",
         f"never trained: {percent(left['untrained'])}; random labels: {percent(left['random labels'])}",
-        f"**{verdict}**: "
-        + {
-            "no": "nothing certain is left",
-            "partly": "part of it is" if apart else "part of it is, trained or not",
-            "yes": "most of it is",
-        }[verdict]
-        + ("" if classes or verdict == "no" else ", and with random labels, too"),
+        kind,
+        {
+            NO: ": nothing certain is left",
+            PARTLY: ": part of it is" if apart else ": part of it is, trained or not",
+            YES: ": most of it is",
+        }[kind]
+        + ("" if classes or kind == NO else ", and with random labels, too"),
     )
 
 
@@ -180,18 +224,13 @@ def remaining(networks, kind, known):
 
 def _named_pair(content):
     stronger = pick(content["entangled"]["networks"], "trained", "named_share_stronger")
-    rare = [share < ALPHA for share in stronger]
-    verdict = "yes" if all(rare) else "partly" if any(rare) else "no"
-    return (
+    return Verdict(
         "Map 22 of Conv1 and map 46 of Conv2 are such a pair",
+        "map 22 of Conv1 and map 46 of Conv2 are such a pair",
         f"{percent(stronger)} of all pairs share more",
-        "any pair, as numbers of maps carry over to no other network: 50 % on average",
-        f"**{verdict}**: "
-        + {
-            "no": "a pair like any other",
-            "partly": "among the strongest of some seeds, as any pair may be",
-            "yes": "among the strongest of all seeds",
-        }[verdict],
+        "any pair: 50 % on average",
+        UNTESTABLE,
+        " on another network: numbers of maps carry over to none",
     )
 
 
@@ -199,14 +238,16 @@ def _complete(content):
     seeds = content["attribution"]["seeds"]
     within = [seed["fixed"]["within"] for seed in seeds]
     refined = [seed["converged"] for seed in seeds]
-    verdict = "yes" if min(within) >= 0.95 else "partly" if min(refined) >= 0.95 else "no"
-    return (
+    kind = THEOREM if min(refined) >= 0.95 else NO
+    steps = ", here only where steps are refined" if min(within) < 0.95 else ""
+    return Verdict(
         "Integrated gradients add up to the output's change",
+        "integrated gradients add up to the output's change",
         f"{percent(within)} of images within {100 * content['attribution']['tol']:.0f} % after "
         f"{content['attribution']['steps']} steps; {percent(refined)} refined until they are",
-        "none: it is a theorem, and holds for untrained networks too",
-        f"**{verdict}**"
-        + {"yes": "", "partly": ": only where steps are refined", "no": ": not by these steps"}[verdict],
+        "none",
+        kind,
+        {THEOREM: f": it holds for untrained networks, too{steps}", NO: ": not by these steps"}[kind],
     )
 
 
@@ -224,20 +265,21 @@ def _faithful(content):
     )
     notices = np.mean(fresh["signed"]) < np.mean(other["signed"]) / 2
     by_size = np.mean(fresh["lit"]) < np.mean(other["lit"]) / 2
-    verdict = "yes" if works and notices else "partly" if works or notices else "no"
-    return (
+    kind = YES if works and notices else PARTLY if works or notices else NO
+    return Verdict(
         "Integrated gradients show what decisions rest on",
+        "integrated gradients show what decisions rest on",
         f"deletion area {spread([area['attribution']['mean'] for area in areas])}; rank correlation with "
         f"another trained network {spread(other['signed'])}",
         f"deletion in random order {spread([area['random order']['mean'] for area in areas])}; rank "
         f"correlation with a random network {spread(fresh['signed'])}",
-        f"**{verdict}**: "
-        + {
-            "yes": "they notice when the network is gone"
+        kind,
+        {
+            YES: ": they notice when the network is gone"
             + ("" if by_size else ", but by their signs; their sizes hardly do"),
-            "partly": "deletion works, but a random network's look alike"
+            PARTLY: ": deletion works, but a random network's look alike"
             if works
-            else "they notice when the network is gone, but deletion gains little",
-            "no": "neither test is passed",
-        }[verdict],
+            else ": they notice when the network is gone, but deletion gains little",
+            NO: ": neither test is passed",
+        }[kind],
     )
