@@ -1,5 +1,7 @@
 """The study's pretrained networks compute what their originals do, and know what they should know."""
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +10,8 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from benchmarks.study import efficientnet, minilm, speaker
+from benchmarks.study import efficientnet, minilm, pretrained_reading, speaker
+from benchmarks.study.pretrained_cautions import _atoms
 from benchmarks.study.pretrained_files import MissingFilesError, debian_files, package_folder
 from benchmarks.study.pretrained_photos import WHITE, _patches
 from benchmarks.study.pretrained_rows import dependence
@@ -154,3 +157,23 @@ def test_patches_are_summed_and_taken_away_at_the_same_places():
     left = without(inputs, gone)
     assert (left[0, :, 4:8, 8:] == WHITE).all()
     assert left.sum() == 3 * 16 * WHITE
+
+
+def test_the_lead_names_the_network_that_permuted_rows_fail_in_without_any_common_cause():
+    """Not the one whose rows share their places, and only networks whose inputs are there."""
+    path = Path(pretrained_reading.__file__).parent / "results" / "pretrained.json"
+    networks = json.loads(path.read_text(encoding="utf-8"))["networks"]
+    lead = next(pretrained_reading._verdict(networks))
+    assert "a CNN, an LSTM and a Transformer" in lead
+    assert "in EfficientNet-Lite0" in lead
+    assert "(here in the CNN alone)" in lead
+    lead = next(pretrained_reading._verdict({"minilm": networks["minilm"]}))
+    assert "run unchanged on a Transformer" in lead
+    assert "(here in none of them)" in lead
+
+
+def test_values_that_repeat_are_put_down_to_what_can_repeat_them():
+    found = {"atoms": [0.0, 0.5, 6.0], "zero_share": 0.25, "six_share": 0.01}
+    assert "0 and 6 (25.0 % and 1.0 % of all values) come from ReLU6, the other 1 from" in _atoms(found, True)
+    assert _atoms(found, False) == "3 values repeat in ten pairs of maps"
+    assert _atoms(found | {"atoms": []}, True).startswith("no value repeats")

@@ -1,4 +1,4 @@
-"""What needs care on networks beyond a CNN, in sentences with measured numbers."""
+"""What needs care on any of the networks, in sentences with measured numbers."""
 
 from __future__ import annotations
 
@@ -76,33 +76,48 @@ def _stream(network):
     )
 
 
-def _atoms(values):
+def _atoms(found, clipped):
+    """What repeats at single places of a layer, and where it can come from."""
+    values = found["atoms"]
     if not values:
-        return "no atoms"
-    shown = ", ".join(f"{value:g}" for value in (0, 6) if value in values)
-    return f"{len(values)} values repeat in ten pairs of maps, {shown or 'neither 0 nor 6'} among them"
+        return "no value repeats in ten pairs of maps"
+    text = f"{len(values)} values repeat in ten pairs of maps"
+    limits = [value for value in (0, 6) if value in values]
+    if clipped and limits:
+        text += (
+            f". {' and '.join(map(str, limits))} ({100 * found['zero_share']:.1f} % and "
+            f"{100 * found['six_share']:.1f} % of all values)"
+            if len(limits) == 2
+            else f". {limits[0]}"
+        )
+        text += (
+            f" {'come' if len(limits) == 2 else 'comes'} from ReLU6, the other "
+            f"{len(values) - len(limits)} from the white ground of cut-out photographs, which may add zeros, "
+            "too; this run cannot tell how much is due to which"
+        )
+    return text
 
 
 def _repeats(networks):
-    parts = []
-    for network in networks.values():
-        found = network["rows"]["repeated"]
-        parts.append(
-            f"{network['title']} (`{found['layer']}`): "
-            + _atoms(found["atoms"])
-            + f", {100 * found['zero_share']:.1f} % zeros, {100 * found['six_share']:.1f} % sixes; KSG's "
-            f"median is {found['split']:.2g} nats with atoms split off and {found['plain']:.2g} "
-            f"without, at most {found['largest_difference']:.2g} apart in a pair"
-        )
+    repeating = [network["title"] for network in networks.values() if network["rows"]["repeated"]["atoms"]]
     first = next(iter(networks.values()))
     zero = first["rows"]["repeated"]["zero_share_mean"]
     last = first["audit"]["layers"][first["layers"][-1]]["zero_fraction"]
     yield (
-        "- **What repeats a value breaks KSG; GELU and the states of an LSTM do not repeat any.** At "
-        f"single places after the activation function: {'; '.join(parts)}. Means over an input's places, "
-        f"which the audit is about, are zero in {100 * zero:.1f} % there and in {100 * last:.1f} % of the "
-        f"last layer of {first['title']}; `qf.audit` splits atoms off wherever it uses KSG. (Behind "
-        "cut-out photographs, the white ground repeats values, too.)"
+        f"- **Values that repeat break plain KSG: here in {', '.join(repeating) or 'no network'}.** "
+        "`qf.audit` splits them off as atoms wherever it uses KSG. At single places after the activation "
+        "function, KSG with atoms split off and without:"
+    )
+    for name, network in networks.items():
+        found = network["rows"]["repeated"]
+        yield (
+            f"  - {network['title']} (`{found['layer']}`): a median of {found['split']:.2g} and "
+            f"{found['plain']:.2g} nats, at most {found['largest_difference']:.2g} apart in a pair; "
+            f"{_atoms(found, name == 'efficientnet')}."
+        )
+    yield (
+        "  - Means over an input's places, which the audit is about, are zero in "
+        f"{100 * zero:.1f} % there and in {100 * last:.1f} % of the last layer of {first['title']}."
     )
 
 
