@@ -1,5 +1,6 @@
 # make demo: train a CNN on real digits, audit it, leave a report.   make test: the whole test suite.
 # make bench: speed, accuracy and compile time of every estimator beside its peers. make bench-quick: do they run?
+# make bench-audit, make bench-scaling: whole audits, out of core and on Dask workers.
 # make docs: the documentation, into site/.
 # make study: what the paper claims and leaves open, on real networks (benchmarks/study/README.md).
 # make test-gpu, make bench-gpu: on a machine with a GPU, with the Python that is there (benchmarks/gpu/README.md).
@@ -23,7 +24,7 @@ GPU_RUN := benchmarks/results/gpu.json
 INPUTS := pyproject.toml setup.py constraints.txt
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-cuda test-gpu bench bench-accuracy bench-planes bench-compile bench-speed bench-beyond-normal bench-quick bench-gpu study docs lint clean
+.PHONY: demo test test-cuda test-gpu bench bench-accuracy bench-planes bench-compile bench-speed bench-beyond-normal bench-audit bench-scaling bench-quick bench-gpu study docs lint clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -94,6 +95,14 @@ $(BMI)/.installed: $(BMI_PINS)
 bench-beyond-normal: $(VENV)/.bench $(BMI)/.installed
 	$(BMI)/bin/python benchmarks/accuracy/beyond_normal_tasks.py .benchmarks/beyond_normal
 	$(BIN)/python -m benchmarks.accuracy beyond_normal
+	$(BIN)/python -m benchmarks.tables
+
+bench-audit: $(VENV)/.bench
+	$(BIN)/python benchmarks/audit.py --json benchmarks/results/audit.json
+	$(BIN)/python -m benchmarks.tables
+
+bench-scaling: $(VENV)/.bench
+	$(BIN)/python benchmarks/scaling.py --json benchmarks/results/scaling.json
 	$(BIN)/python -m benchmarks.tables
 
 # Packages whose pins would bring other builds of torch come without what they ask for.

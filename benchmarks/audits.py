@@ -3,6 +3,7 @@
 from benchmarks.environment import environment_line
 
 NOT_YET = "Not measured yet."
+_AGAIN = "Again: `make {}`"
 
 
 def _table(head, rows):
@@ -61,7 +62,10 @@ def scaling_text(content):
 def audits_text(audit, scaling):
     """Both tables; None where there is no JSON."""
     parts = [
-        [NOT_YET] if content is None else write(content)
-        for write, content in ((audit_text, audit), (scaling_text, scaling))
+        [_AGAIN.format(target), "", *([NOT_YET] if content is None else write(content))]
+        for target, write, content in (
+            ("bench-audit", audit_text, audit),
+            ("bench-scaling", scaling_text, scaling),
+        )
     ]
     return "\n".join([*parts[0], "", *parts[1]])

@@ -4,9 +4,13 @@ Nothing is chosen for being good: a line is there for each family, and what fell
 """
 
 import json
-import math
+import re
 
-# One line a family: suite, function of the row, and the peers that a user would otherwise take.
+from benchmarks.accuracy.beyond_normal import right_in
+from benchmarks.accuracy.reading import AT, GROUPS_OF_SCALARS, cell_at, is_wrong, repeats, wrong_in
+
+# One line a family: suite, function of the row, and the peers that a user would otherwise take; the fastest
+# that was measured joins them.
 FAMILIES = (
     ("ksg", "test_all_pairs", ("scikit-learn", "NPEET", "ennemi")),
     ("binned", "test_all_pairs[1000000-32]", ("np.bincount, fused codes",)),
@@ -35,8 +39,7 @@ _ESTIMATORS = {
     "ennemi": "ennemi",
     "cKDTree + searchsorted": "cKDTree + searchsorted",
 }
-_SAMPLES, _FAR_OFF = 10_000, 0.1
-_GROUPS = ("pairs", "precision")
+_SIDES = re.compile(r"(\d+) x \d+")
 
 
 def _read(results, name):
@@ -59,6 +62,17 @@ def _ratio(peer):
     return f"{peer['ratio']:.3g} ({peer['lowest_ratio']:.3g} to {peer['highest_ratio']:.3g})"
 
 
+def _with_fastest(measured, peers):
+    """The peers, and the fastest that was measured: perhaps one that few would take, or a bare limit."""
+    ratios = {
+        name: peer["ratio"]
+        for name, peer in measured.items()
+        if peer is not None and not name.startswith(_OURSELVES)
+    }
+    fastest = [min(ratios, key=ratios.get)] if ratios else []
+    return list(dict.fromkeys([*peers, *fastest]))
+
+
 def family_lines(results):
     """How many times as fast as each peer, one thread each; a line a family."""
     rows = []
@@ -68,7 +82,7 @@ def family_lines(results):
             rows.append([suite, "", "not measured"])
             continue
         work = row["row"].replace("|", r"\|")
-        for peer in peers:
+        for peer in _with_fastest(row["peers"], peers):
             rows.append([work, peer, _ratio(row["peers"].get(peer))])
             work = ""
     return _table(["work", "beside", "times as fast (lowest to highest round)"], rows)
@@ -98,13 +112,22 @@ def _promised(results):
                 yield suite, row["row"], name, bound["measured"], bound["most"], True
 
 
+def _apart(measured, promised):
+    """Both with as many digits, from three, as it takes to tell them apart."""
+    for digits in range(3, 8):
+        texts = f"{measured:.{digits}g}", f"{promised:.{digits}g}"
+        if texts[0] != texts[1]:
+            break
+    return texts
+
+
 def short_lines(results):
     """Every promise that was not kept."""
-    rows = [
-        [suite, work.replace("|", r"\|"), name, f"{measured:.3g}", f"{'at most ' * at_most}{promised:.3g}"]
-        for suite, work, name, measured, promised, at_most in _promised(results)
-        if not (measured <= promised if at_most else measured >= promised)
-    ]
+    rows = []
+    for suite, work, name, measured, promised, at_most in _promised(results):
+        if not (measured <= promised if at_most else measured >= promised):
+            reached, wanted = _apart(measured, promised)
+            rows.append([suite, work.replace("|", r"\|"), name, reached, "at most " * at_most + wanted])
     return _table(["suite", "work", "beside", "measured", "promised"], rows) if rows else ["None."]
 
 
@@ -119,56 +142,82 @@ def slower_lines(results):
     return _table(["suite", "work", "beside", "times as fast"], rows) if rows else ["None."]
 
 
-def _errors(content):
-    """Name and truth of each distribution, and (bias over truth, draws) of each estimator, or None.
-
-    The bias is infinite where some values were, and None stands for what did not run.
-    """
-    for group in (content["groups"][name] for name in _GROUPS):
-        position = group["samples"].index(max(n for n in group["samples"] if n <= _SAMPLES))
+def _cases(content):
+    """Name, truth and what each estimator has at 10,000 samples; scalars, then vectors, without repeats."""
+    for group in (
+        content["groups"][name] for name in (*GROUPS_OF_SCALARS, "vectors") if name in content["groups"]
+    ):
+        n = max(n for n in group["samples"] if n <= AT)
         for name, result in group["distributions"].items():
-            found = dict.fromkeys(_ESTIMATORS.values())
-            for estimator, values in result["estimators"].items():
-                lost = values["not_finite"][position]
-                if estimator in _ESTIMATORS and lost is not None:
-                    bias = math.inf if lost else values["bias"][position] / result["truth"]
-                    found[_ESTIMATORS[estimator]] = bias, values["draws"][position]
-            yield name, result["truth"], found
+            if not repeats(name):
+                found = {estimator: cell_at(group, result, estimator, n) for estimator in _ESTIMATORS}
+                yield name, result["truth"], found
 
 
-def accuracy_sentence(results):
-    """How often each KSG estimator is far off without saying so."""
-    content = _read(results, "accuracy")
-    if content is None:
-        return "Accuracy: not measured."
-    found = [cells for _, _, cells in _errors(content)]
-    far = {
-        label: sum(cells[label] is not None and abs(cells[label][0]) > _FAR_OFF for cells in found)
-        for label in _ESTIMATORS.values()
-    }
-    draws = {cell[1] for cells in found for cell in cells.values() if cell is not None}
-    counted = f"{min(draws)} draws" if len(draws) == 1 else f"{min(draws)} to {max(draws)} draws"
-    told = ", ".join(f"{label} {count}" for label, count in far.items())
+def _scalars_text(content):
+    """How many cases of scalars there are, and what they are."""
+    pairs = content["groups"]["pairs"]["distributions"]
+    halves = [name for name in content["groups"]["precision"]["distributions"] if not repeats(name)]
+    again = {name.rpartition(", ")[0] for name in halves}
+    dtypes = " and ".join(dict.fromkeys(name.rpartition(", ")[2] for name in halves))
+    also = f"; {len(again)} of them also in {dtypes}" if halves else ""
+    return f"Of {len(pairs) + len(halves)} scalar cases ({len(pairs)} distributions{also})"
+
+
+def _vectors_text(content):
+    wrong, tried = wrong_in(content, "KSG-1", ("vectors",))
+    if not tried:
+        return "Vectors: not measured"
+    sides = [
+        int(side) for name in content["groups"]["vectors"]["distributions"] for side in _SIDES.findall(name)
+    ]
     return (
-        f"Of {len(found)} distributions of known mutual information, at {_SAMPLES:,} samples, each "
-        f"nearest-neighbour estimator is off by more than a tenth of the truth, on average over {counted}, "
-        f"on: {told}."
+        f"Of {tried} cases of vectors, {min(sides)} to {max(sides)} dimensions a side, KSG-1 is off on "
+        f"{len(wrong)}"
     )
 
 
+def _tasks_text(results):
+    content = _read(results, "accuracy_beyond_normal")
+    if content is None:
+        return "Beyond Normal: not measured."
+    right, tried = right_in(content, "KSG-1")
+    return f"of Beyond Normal's {tried} tasks it is within a tenth on {right}."
+
+
+def accuracy_sentence(results):
+    """How often each KSG estimator is far off without saying so, and where ours is at its worst."""
+    content = _read(results, "accuracy")
+    if content is None:
+        return "Accuracy: not measured."
+    counts = {
+        label: len(wrong_in(content, estimator, GROUPS_OF_SCALARS)[0])
+        for estimator, label in _ESTIMATORS.items()
+    }
+    told = ", ".join(f"{label} {count}" for label, count in counts.items())
+    return (
+        f"{_scalars_text(content)}, at {AT:,} samples, each nearest-neighbour estimator is off by more than "
+        f"a tenth of the truth, beyond two standard errors, on: {told}. {_vectors_text(content)}; "
+        f"{_tasks_text(results)}"
+    )
+
+
+def _bias_text(truth, summary):
+    if "draws" not in summary:
+        return "not run"
+    text = "infinite" if summary["not_finite"] else f"{summary['bias'] / truth:+.1%}"
+    return f"**{text}**" if is_wrong(truth, summary) else text
+
+
 def accuracy_lines(results):
-    """Bias as a share of the truth, a line a distribution."""
+    """Bias as a share of the truth, a line a case."""
     content = _read(results, "accuracy")
     if content is None:
         return ["Not measured."]
-    rows = []
-    for name, truth, found in _errors(content):
-        cells = []
-        for cell in found.values():
-            bias = None if cell is None else cell[0]
-            text = "not run" if bias is None else "infinite" if math.isinf(bias) else f"{bias:+.1%}"
-            cells.append(f"**{text}**" if bias is not None and abs(bias) > _FAR_OFF else text)
-        rows.append([name, f"{truth:.3f}", *cells])
+    rows = [
+        [name, f"{truth:.3f}", *(_bias_text(truth, summary) for summary in found.values())]
+        for name, truth, found in _cases(content)
+    ]
     return _table(["distribution", "truth, nats", *_ESTIMATORS.values()], rows)
 
 
@@ -192,13 +241,25 @@ def gpu_sentence(results):
     return "On a GPU: see the table in [benchmarks](benchmarks/README.md#on-a-gpu)."
 
 
+def study_sentence(results):
+    """What holds of the paper's claims: the first sentence of the study's own answer."""
+    path = results.parent / "study" / "results" / "paper.json"
+    if not path.is_file():
+        return "Whether the paper's claims hold: not measured."
+    from benchmarks.study.paper_text import lines  # imports torch
+
+    answer = next(lines(json.loads(path.read_text(encoding="utf-8"))))
+    return f"{answer.strip('*')} Which, and why: [study](benchmarks/study/README.md)."
+
+
 def _setting(results):
     contents = (_read(results, suite) for suite, _, _ in FAMILIES)
     runs = [made_by for content in contents if content is not None for made_by in content["runs"].values()]
     machines = {f"{run['processor']}, {run['cores']} cores, Python {run['python']}" for run in runs}
     return (
-        f"One thread each, the same arrays. {'; '.join(sorted(machines))}; versions and dates stand beside "
-        "the tables."
+        "One thread each, the same arrays; the fastest peer that was measured is always there, be it a bare "
+        f"product or the network's passes alone. {'; '.join(sorted(machines))}; versions and dates stand "
+        "beside the tables."
     )
 
 
@@ -213,6 +274,7 @@ def readme_lines(results):
         f"- {accuracy_sentence(results)}",
         f"- {audit_sentence(results)}",
         f"- {gpu_sentence(results)}",
+        f"- {study_sentence(results)}",
         f"- Of {made} promises that the benchmarks make, {kept} are kept; "
         "[the others](docs/numbers.md#promises-not-kept) and [every row where something else is faster]"
         "(docs/numbers.md#where-something-else-is-faster) are listed.",
@@ -246,7 +308,9 @@ def docs_lines(results):
         "",
         "## Accuracy",
         "",
-        f"Bias at {_SAMPLES:,} samples over the truth; bold beyond a tenth. {accuracy_sentence(results)}",
+        f"Bias at {AT:,} samples over the truth; bold beyond a tenth by two standard errors. "
+        f"{accuracy_sentence(results)} High dimension is what nearest neighbours stand the least: the last "
+        "rows are vectors of so many numbers a side.",
         "",
         *accuracy_lines(results),
     ]

@@ -96,7 +96,9 @@ def check_line(program, arguments):
     elif program == "pip":
         text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
         known = set(re.findall(r"^(\w+) = \[", text.partition("[project.optional-dependencies]")[2], re.M))
-        wanted = re.fullmatch(r"qixai-fast(?:\[([\w,]+)\])?", arguments[-1])
+        wanted = re.fullmatch(
+            r"\.(?:\[([\w,]+)\])?|git\+https://github\.com/gregversteeg/NPEET", arguments[-1]
+        )
         assert wanted, arguments
         assert set((wanted[1] or "").split(",")) - {""} <= known, arguments
     elif program == "python" and arguments[0] == "-m":

@@ -9,6 +9,7 @@ import pytest
 from markdown_code import RUN_ELSEWHERE, blocks, ran
 
 from benchmarks import headlines, tables
+from benchmarks.accuracy import reading
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -107,11 +108,11 @@ def test_what_was_not_measured_is_no_figure(tmp_path):
 
 
 def test_accuracy_counts_what_is_infinite_and_not_what_did_not_run(tmp_path):
-    one = {"not_finite": [0], "bias": [0.02], "draws": [4]}
+    one = {"not_finite": [0], "bias": [0.02], "rmse": [0.02], "draws": [4]}
     estimators = {
         "KSG-1": one,
-        "NPEET": {"not_finite": [None], "bias": [None], "draws": [None]},
-        "ennemi": {"not_finite": [3], "bias": [None], "draws": [3]},
+        "NPEET": {"not_finite": [None], "bias": [None], "rmse": [None], "draws": [None]},
+        "ennemi": {"not_finite": [3], "bias": [None], "rmse": [None], "draws": [3]},
     }
     groups = {
         "pairs": {"samples": [10_000], "distributions": {"d": {"truth": 0.1, "estimators": estimators}}},
@@ -119,9 +120,46 @@ def test_accuracy_counts_what_is_infinite_and_not_what_did_not_run(tmp_path):
     }
     (tmp_path / "accuracy.json").write_text(json.dumps({"groups": groups}), encoding="utf-8")
     sentence = headlines.accuracy_sentence(tmp_path)
-    assert "over 3 to 4 draws" in sentence
+    assert sentence.startswith("Of 1 scalar cases (1 distributions)")
+    assert "Vectors: not measured" in sentence
+    assert "Beyond Normal: not measured" in sentence
     assert "KSG-1 (ours) 1" in sentence
     assert "NPEET 0" in sentence
     assert "ennemi 1" in sentence
-    line = headlines.accuracy_lines(tmp_path)[-1]
+    [line] = headlines.accuracy_lines(tmp_path)[2:]
     assert line == "| d | 0.100 | **+20.0%** | not run | not run | not run | **infinite** | not run |"
+
+
+def test_accuracy_is_that_of_the_benchmarks():
+    """The same counts as in benchmarks/README.md; nothing counted twice."""
+    content = json.loads((tables.RESULTS / "accuracy.json").read_text(encoding="utf-8"))
+    sentence = headlines.accuracy_sentence(tables.RESULTS)
+    for estimator in ("KSG-1", "ennemi"):
+        wrong, tried = reading.wrong_in(content, estimator, reading.GROUPS_OF_SCALARS)
+        assert f"Of {tried} scalar cases" in sentence
+        assert re.search(rf"{estimator}( \(ours\))? {len(wrong)}\b", sentence)
+    assert not re.search("float64|float32", "".join(headlines.accuracy_lines(tables.RESULTS)))
+
+
+def test_the_fastest_peer_is_never_left_out(tmp_path):
+    peers = {
+        name: {"ratio": ratio, "lowest_ratio": ratio, "highest_ratio": ratio}
+        for name, ratio in {"scikit-learn": 9, "a limit": 0.95214, "one thread": 0.5, "slow": 99}.items()
+    } | {"NPEET": None}
+    row = {"row": "w", "least": {"a limit": 0.95238}, "peers": peers}
+    made_by = {"processor": "P", "cores": 2, "python": "3"}
+    content = {"runs": {"x": made_by}, "rows": {"test_all_pairs": row}}
+    (tmp_path / "ksg.json").write_text(json.dumps(content), encoding="utf-8")
+    text = "\n".join(headlines.family_lines(tmp_path))
+    assert "|  | a limit | 0.952 " in text
+    assert "slow" not in text
+    assert "one thread" not in text
+    assert headlines.short_lines(tmp_path)[-1] == "| ksg | w | a limit | 0.9521 | 0.9524 |"
+
+
+def test_the_paper_is_answered_as_in_the_study(tmp_path):
+    found = headlines.study_sentence(tables.RESULTS)
+    assert found.partition(" Which, and why")[0] in (ROOT / "benchmarks/study/README.md").read_text(
+        encoding="utf-8"
+    )
+    assert "not measured" in headlines.study_sentence(tmp_path / "results")

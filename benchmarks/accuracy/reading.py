@@ -40,19 +40,29 @@ def off(truth, summary):
     return f"{summary['bias'] / truth:+.0%}" if truth else f"{summary['bias']:+.3f} nats"
 
 
-def wrong_text(content, estimator, groups):
-    """Where it is wrong at the most samples that are listed."""
+def repeats(distribution):
+    """Whether a case of half precision is the same as one among the pairs."""
+    return distribution.endswith(("float64", "float32"))
+
+
+def wrong_in(content, estimator, groups):
+    """Where it is wrong at the most samples that are listed, and of how many cases."""
     wrong, tried = [], 0
     for group in (content["groups"][name] for name in groups if name in content["groups"]):
         n = max(n for n in group["samples"] if n <= AT)
         for distribution, result in group["distributions"].items():
             summary = cell_at(group, result, estimator, n)
-            again = distribution.endswith(("float64", "float32"))  # the same as among the pairs
-            if not summary or "draws" not in summary or again:
+            if not summary or "draws" not in summary or repeats(distribution):
                 continue
             tried += 1
             if is_wrong(result["truth"], summary):
                 wrong.append(f"{distribution} ({off(result['truth'], summary)})")
+    return wrong, tried
+
+
+def wrong_text(content, estimator, groups):
+    """The same as a line."""
+    wrong, tried = wrong_in(content, estimator, groups)
     if not tried:
         return f"- {estimator}: not measured"
     return f"- {estimator}, {len(wrong)} of {tried}: {'; '.join(wrong) or 'none'}"
@@ -132,8 +142,8 @@ def corrections_reading(content):
             f"widths: {means['binned']:.0%})"
         )
     yield (
-        f"**Binned.** A{'; '.join(found)[1:]}. Corrections mend what few samples add; what bins lose stays lost, "
-        "and equal widths lose nearly all of a heavy tail: take quantiles there."
+        f"**Binned.** A{'; '.join(found)[1:]}. Corrections mend what few samples add; what bins lose stays "
+        "lost, and equal widths lose nearly all of a heavy tail: take quantiles there."
     )
 
 
