@@ -5,7 +5,7 @@ import statistics
 import time
 
 MIN_SECONDS = 0.02  # shorter calls are repeated within a round: timers and caches would decide otherwise
-LONG = 1.0  # seconds; a first call that takes as long says that there is nothing to repeat
+LONG = 10.0  # seconds; even a first call, which compiles and loads, says then that there is nothing to repeat
 
 
 def _repeated(call, repeats):

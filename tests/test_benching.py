@@ -229,6 +229,36 @@ def test_slow_tools_do_less_and_all_are_judged_by_what_all_did():
     assert any("2 of 50 pairs" in line for line in case_lines(result, 1))
 
 
+def test_what_a_first_call_compiles_is_not_held_against_it():
+    calls = []
+
+    def compiles(units):
+        def call():
+            if not calls:
+                racing.time.sleep(0.3)
+            calls.append(units)
+            return [1.0] * units
+
+        return call
+
+    result = racing.race(case_of({"qixai-fast": compiles, "peer": ones}, units=50), 0.1)
+    assert [row["units"] for row in result["rows"]] == [50, 50]
+    assert result["judged_on"] == 50
+    assert all(row["rounds"] >= 3 and row["seconds"] < 0.01 for row in result["rows"])
+
+
+def test_a_tool_far_beyond_its_share_is_called_twice():
+    calls = []
+
+    def slow(units):
+        return lambda: calls.append(racing.time.sleep(0.1)) or [1.0] * units
+
+    rows = racing.race(case_of({"qixai-fast": ones, "slow": slow}), 0.1)["rows"]
+    assert len(calls) == 2
+    assert (rows[1]["units"], rows[1]["rounds"]) == (2, 1)
+    assert rows[1]["ratio"] > 1
+
+
 def test_tools_that_are_not_installed_are_named(monkeypatch):
     monkeypatch.setattr(information, "ksg_peers", lambda: {"NPEET": None})
     X = np.random.default_rng(0).standard_normal((200, 3))

@@ -1,6 +1,8 @@
 """Benchmarks run, time what they say, and their tables say what was measured."""
 
+import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import pytest
 import qixai_fast as qf
 from benchmarks import compile_time, racing, tables
 from benchmarks.audits import audits_text
+from benchmarks.environment import THREAD_LIMITS
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,6 +32,37 @@ def test_every_benchmark_runs():
     out = run("pytest", "benchmarks", "--quick", "--benchmark-disable", "-v", "-p", "no:cacheprovider")
     for path in (ROOT / "benchmarks").glob("test_*.py"):
         assert re.search(rf"{path.name}::.* PASSED", out), f"{path.name}: nothing ran"
+
+
+IMPORTED = """
+import importlib, os, sys
+import torch
+before = dict(os.environ), torch.get_num_threads()
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+    assert (dict(os.environ), torch.get_num_threads()) == before, name
+"""
+
+
+def test_what_tests_import_limits_no_threads():
+    """Else the whole suite would run on one thread, and hide what only several show."""
+    pytest.importorskip("torch")
+    modules = set()
+    for path in (ROOT / "tests").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("benchmarks"):
+                both = {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+                modules |= {name for name in both if is_module(name)}
+    assert {"benchmarks.study.__main__", "benchmarks.study.dependence"} <= modules
+    environment = {name: value for name, value in os.environ.items() if name not in THREAD_LIMITS}
+    command = [sys.executable, "-c", IMPORTED, *sorted(modules)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def is_module(name):
+    path = ROOT.joinpath(*name.split("."))
+    return path.is_dir() or path.with_suffix(".py").is_file()
 
 
 def test_every_suite_has_a_title():
@@ -78,11 +112,13 @@ def test_results_name_no_machine_and_keep_no_raw_times():
     told = {"processor", "architecture", "cores", "system", "python", "versions", "threads", "seed", "quick"}
     for path in tables.RESULTS.glob("*.json"):
         content = json.loads(path.read_text(encoding="utf-8"))
-        for made_by in content.get("runs", {"only": content.get("environment", {})}).values():
+        about = [content["environment"]] if "environment" in content else content["runs"].values()
+        for made_by in about:
             assert set(made_by) <= told
         for row in content.get("rows", {}).values():
             assert "data" not in row
-        assert str(ROOT) not in path.read_text(encoding="utf-8")
+        found = re.search(r"/(home|work|root|tmp|Users)/", path.read_text(encoding="utf-8"))
+        assert not found, path
 
 
 class Clock:
@@ -141,6 +177,13 @@ def test_race_takes_the_median_of_the_rounds_ratios_a_unit(clock):
         "peer": {"seconds": 2, "ratio": 4, "lowest_ratio": 2, "highest_ratio": 16},
         "gone": None,
     }
+
+
+def test_race_does_not_mind_what_a_first_call_compiles(clock):
+    benchmark = Benchmark(clock)
+    ours = clock.takes([5, *[0.003] * 100], 0)
+    racing.Race(benchmark)("work", ours, {}, rounds=2)
+    assert benchmark.stats.stats.data == pytest.approx([0.021] * 2)
 
 
 def test_race_repeats_calls_that_are_too_short(clock):

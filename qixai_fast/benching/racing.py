@@ -2,6 +2,7 @@
 
 In each round every entrant runs once; a ratio is the median over the rounds of (its time a unit) / (ours),
 so that a busy machine slows both. Slow entrants do fewer units; short calls are repeated within a round.
+First calls compile and load: they are not timed, and size nothing.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from .peers import optional
 _LEAST_SECONDS = 0.01
 _LEAST_ROUNDS = 3
 _MOST_ROUNDS = 9
-_PATIENCE = 3  # an entrant that takes so many times its share runs in one round only
+_PATIENCE = 3  # an entrant that takes so many times its share is timed once
 
 
 @dataclass
 class _Runner:
     """An entrant under way: its call, how many units that does, how often it is repeated,
-    in how many rounds it runs at most, and its times a unit."""
+    in how many rounds it runs at most, how long its first call took, and its times a unit."""
 
     entrant: Entrant
     call: Callable[[], Any]
@@ -39,6 +40,7 @@ class _Runner:
     rounds: int
     result: Any
     warned: str
+    first: float
     seconds: list[float] = field(default_factory=list)
 
     def run(self) -> None:
@@ -77,18 +79,18 @@ def _started(entrant: Entrant, case: Case, seconds: float) -> _Runner:
         warnings.simplefilter("always")
         units = min(case.first, case.units)
         call = entrant.make(units)
+        first, _ = _timed(call)
         taken, result = _timed(call)
-        # What the first call compiled or loaded is no part of the work.
-        if taken < _PATIENCE * seconds:
+        wanted = min(case.units, max(units, int(units * seconds / max(taken, 1e-9))))
+        if wanted > units:
+            units, call = wanted, entrant.make(wanted)
             taken, result = _timed(call)
-            wanted = min(case.units, max(units, int(units * seconds / max(taken, 1e-9))))
-            if wanted > units:
-                units, call = wanted, entrant.make(wanted)
-                taken, result = _timed(call)
     repeats = max(1, math.ceil(min(_LEAST_SECONDS, seconds) / max(taken, 1e-9)))
     warned = next((str(one.message) for one in caught if _of_substance(one)), "")
-    rounds = 1 if taken > _PATIENCE * seconds else _MOST_ROUNDS
-    return _Runner(entrant, call, units, repeats, rounds, result, " ".join(warned.split()))
+    runner = _Runner(entrant, call, units, repeats, _MOST_ROUNDS, result, " ".join(warned.split()), first)
+    if taken > _PATIENCE * seconds:  # the second call is its only round
+        runner.rounds, runner.seconds = 0, [taken / units]
+    return runner
 
 
 def _of_substance(caught: warnings.WarningMessage) -> bool:
@@ -104,14 +106,14 @@ def verdict(case: Case, error: float, units: int) -> str:
 
 
 def race(case: Case, seconds: float) -> dict[str, Any]:
-    """Run a case for about so many seconds.
+    """Run a case for about so many seconds, first calls not counted.
 
     Returns
     -------
     dict
         JSON-able: what the case is, and a row an entrant with its time, ratio, error and verdict.
     """
-    deadline = time.perf_counter() + seconds
+    start = time.perf_counter()
     each = seconds / len(case.entrants) / (_LEAST_ROUNDS + 2)
     runners: list[_Runner] = []
     rows: dict[str, dict[str, Any]] = {}
@@ -121,6 +123,7 @@ def race(case: Case, seconds: float) -> dict[str, Any]:
         except Exception as error:  # a peer may fail in ways of its own: that is a result
             text = " ".join(str(error).split())[:160]
             rows[entrant.name] = _row(entrant, verdict=FAILED, detail=f"{type(error).__name__}: {text}")
+    deadline = start + seconds + sum(runner.first for runner in runners)
     for turn in range(_MOST_ROUNDS):
         if turn >= _LEAST_ROUNDS and time.perf_counter() > deadline:
             break
