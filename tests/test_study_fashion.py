@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from study_runs import run_study
 
 torch = pytest.importorskip("torch")
 Image = pytest.importorskip("PIL.Image")
 
 from benchmarks.study import fashion, images, paper_text, paper_verdicts  # noqa: E402
-from benchmarks.study.__main__ import main  # noqa: E402
 from benchmarks.study.parts import Options  # noqa: E402
 
 RESULT = Path(fashion.__file__).parent / "results" / "paper.json"
@@ -154,8 +154,8 @@ def test_labels_and_classes_are_disturbed_as_asked(quick):
 def test_the_paper_s_own_case(tmp_path):
     """Two classes in colour, as those who have the malaria set would run it."""
     folder, out = cells(tmp_path / "cell_images", n=100), tmp_path / "mine"
-    arguments = ["paper", "--quick", "--images", str(folder), "--out", str(out)]
-    assert main([*arguments, "--work", str(tmp_path / "work")]) == 0
+    arguments = ["paper", "--quick", "--images", folder, "--out", out]
+    run_study(*arguments, "--work", tmp_path / "work")
     content = json.loads((out / "results" / "paper.json").read_text(encoding="utf-8"))
     assert content["data"]["classes"] == ["Parasitized", "Uninfected"]
     assert content["data"]["shape"] == [3, 32, 32]

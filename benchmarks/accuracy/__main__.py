@@ -8,19 +8,20 @@ benchmarks.accuracy spectra`` one. Each leaves ``results/accuracy_PART.json`` an
 
 from benchmarks.environment import environment, limit_threads
 
-limit_threads()  # before NumPy is imported; processes of a pool inherit it
+if __name__ == "__main__":  # before NumPy is imported; processes of a pool inherit it
+    limit_threads()
 
-import argparse  # noqa: E402
-import importlib  # noqa: E402
-import os  # noqa: E402
-import sys  # noqa: E402
-from datetime import datetime, timezone  # noqa: E402
-from pathlib import Path  # noqa: E402
+import argparse
+import importlib
+import os
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
 
-from pytest_benchmark.utils import get_commit_info  # noqa: E402
+from pytest_benchmark.utils import get_commit_info
 
-from benchmarks import tables  # noqa: E402
-from benchmarks.accuracy.parts import PARTS, file_of  # noqa: E402
+from benchmarks import tables
+from benchmarks.accuracy.parts import PARTS, file_of
 
 
 def main(arguments=None):

@@ -6,22 +6,23 @@ Writes ``results/planes.json`` and ``planes.png``; ``--draw`` draws the figure a
 
 from benchmarks.environment import SEED, limit_threads
 
-limit_threads()
+if __name__ == "__main__":  # before NumPy is imported; processes of a pool inherit it
+    limit_threads()
 
-import argparse  # noqa: E402
-import sys  # noqa: E402
-import tempfile  # noqa: E402
-from datetime import datetime, timezone  # noqa: E402
-from pathlib import Path  # noqa: E402
+import argparse
+import sys
+import tempfile
+from datetime import datetime, timezone
+from pathlib import Path
 
-import numpy as np  # noqa: E402
-from pytest_benchmark.utils import get_commit_info  # noqa: E402
+import numpy as np
+from pytest_benchmark.utils import get_commit_info
 
-from benchmarks import tables  # noqa: E402
-from benchmarks.environment import environment  # noqa: E402
-from benchmarks.planes import attributions, information, likeness, spectra  # noqa: E402
-from benchmarks.planes.figure import draw  # noqa: E402
-from benchmarks.planes.measuring import measure  # noqa: E402
+from benchmarks import tables
+from benchmarks.environment import environment
+from benchmarks.planes import attributions, information, likeness, spectra
+from benchmarks.planes.figure import draw
+from benchmarks.planes.measuring import measure
 
 GROUPS = {
     "spectra": spectra,

@@ -7,19 +7,20 @@
 
 from benchmarks.environment import limit_threads
 
-limit_threads()
+if __name__ == "__main__":  # before NumPy is imported; processes of a pool inherit it
+    limit_threads()
 
-import argparse  # noqa: E402
-import sys  # noqa: E402
-from datetime import datetime, timezone  # noqa: E402
-from pathlib import Path  # noqa: E402
+import argparse
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
 
-from pytest_benchmark.utils import get_commit_info  # noqa: E402
+from pytest_benchmark.utils import get_commit_info
 
-from benchmarks.environment import environment  # noqa: E402
-from benchmarks.study.parts import PARTS, Options, part  # noqa: E402
-from benchmarks.study.reading import readme_text  # noqa: E402
-from benchmarks.tables import read_json, write_json  # noqa: E402
+from benchmarks.environment import environment
+from benchmarks.study.parts import PARTS, Options, part
+from benchmarks.study.reading import readme_text
+from benchmarks.tables import read_json, write_json
 
 HERE = Path(__file__).parent
 WORK = Path(".benchmarks/study")

@@ -6,25 +6,26 @@
 
 from benchmarks.environment import limit_threads
 
-limit_threads()
+if __name__ == "__main__":  # before NumPy is imported; forks inherit it
+    limit_threads()
 
-import gc  # noqa: E402
-import json  # noqa: E402
-import sys  # noqa: E402
-import tempfile  # noqa: E402
-import time  # noqa: E402
-import warnings  # noqa: E402
-from pathlib import Path  # noqa: E402
+import gc
+import json
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
+import numpy as np
+import torch
 
-from benchmarks.study import cost_fidelity as fidelity  # noqa: E402
-from benchmarks.study import cost_ours, cost_peers  # noqa: E402
-from benchmarks.study.cost_cases import cases  # noqa: E402
-from benchmarks.study.cost_instruments import instruments  # noqa: E402
-from benchmarks.study.cost_meter import FEW, WARM_ROWS, Rows, in_child, measured  # noqa: E402
-from benchmarks.study.parts import Options  # noqa: E402
+from benchmarks.study import cost_fidelity as fidelity
+from benchmarks.study import cost_ours, cost_peers
+from benchmarks.study.cost_cases import cases
+from benchmarks.study.cost_instruments import instruments
+from benchmarks.study.cost_meter import FEW, WARM_ROWS, Rows, in_child, measured
+from benchmarks.study.parts import Options
 
 
 def _tensors(values):

@@ -17,8 +17,6 @@ import numpy as np
 from benchmarks.environment import SEED, limit_threads
 from benchmarks.study.dependence_pairs import LAYERS, MAPS
 
-limit_threads()
-
 SIZES, DRAWS, PERMUTED = (50, 100, 200, 500, 1000), 200, 5
 QUICK_SIZES, QUICK_DRAWS = (30, 60), 10
 LEVEL, WANTED = 0.05, 0.8
@@ -63,7 +61,7 @@ def measure(options):
     if options.quick:
         powers = list(map(work, tasks))
     else:
-        with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), limit_threads) as pool:
             powers = list(pool.map(work, tasks))
     content = {"sizes": list(sizes), "draws": draws, "permuted": PERMUTED, "level": LEVEL, "families": {}}
     for family, pairs in FAMILIES.items():

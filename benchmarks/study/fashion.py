@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -237,15 +238,25 @@ def choose(data, seed, n_train, label_noise=0.0, imbalance=None):
 
 def fit(model, images, labels, seed, epochs):
     """Train a network in place, on one thread."""
-    torch.set_num_threads(1)
     order = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    for _ in range(epochs):
-        for chosen in torch.randperm(len(images), generator=order).split(BATCH):
-            loss = nn.functional.cross_entropy(model(images[chosen]), labels[chosen])
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            optimizer.step()
+    with _one_thread():
+        for _ in range(epochs):
+            for chosen in torch.randperm(len(images), generator=order).split(BATCH):
+                loss = nn.functional.cross_entropy(model(images[chosen]), labels[chosen])
+                optimizer.zero_grad()
+                torch.autograd.backward(loss)
+                optimizer.step()
+
+
+@contextmanager
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def outputs(model, images, size=512):
