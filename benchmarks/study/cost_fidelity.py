@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.integrate import trapezoid
 from scipy.stats import spearmanr
 
 RESAMPLES = 2000
@@ -46,7 +47,7 @@ def deletion(case, groups):
         kept = rank[None, :] >= np.arange(case.n_groups + 1)[:, None]
         left = case.scores(case.masked(i, kept), case.target[i])
         left = left - left[-1]
-        areas.append(np.trapezoid(left, dx=1 / case.n_groups))
+        areas.append(trapezoid(left, dx=1 / case.n_groups))
         changes.append(left[0])
     return np.array(areas), np.array(changes)
 
