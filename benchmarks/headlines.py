@@ -112,7 +112,7 @@ def _promised(results):
                 yield suite, row["row"], name, bound["measured"], bound["most"], True
 
 
-def _apart(measured, promised):
+def apart(measured, promised):
     """Both with as many digits, from three, as it takes to tell them apart."""
     for digits in range(3, 8):
         texts = f"{measured:.{digits}g}", f"{promised:.{digits}g}"
@@ -126,7 +126,7 @@ def short_lines(results):
     rows = []
     for suite, work, name, measured, promised, at_most in _promised(results):
         if not (measured <= promised if at_most else measured >= promised):
-            reached, wanted = _apart(measured, promised)
+            reached, wanted = apart(measured, promised)
             rows.append([suite, work.replace("|", r"\|"), name, reached, "at most " * at_most + wanted])
     return _table(["suite", "work", "beside", "measured", "promised"], rows) if rows else ["None."]
 

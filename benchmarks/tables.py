@@ -17,7 +17,7 @@ from benchmarks.audits import audits_text
 from benchmarks.compile_time import compile_lines
 from benchmarks.environment import environment_line
 from benchmarks.gpu.targets import gpu_text
-from benchmarks.headlines import docs_lines, readme_lines
+from benchmarks.headlines import apart, docs_lines, readme_lines
 from benchmarks.planes.text import planes_text
 
 HERE = Path(__file__).parent
@@ -128,9 +128,11 @@ def table_lines(rows):
             if peer is None:
                 lines.append([work, ours, name, "not installed", "not measured", promised, "not measured"])
             else:
-                ratio = (
-                    f"**{peer['ratio']:.3g}x** ({peer['lowest_ratio']:.3g} to {peer['highest_ratio']:.3g})"
-                )
+                reached = f"{peer['ratio']:.3g}"
+                if least is not None and peer["ratio"] < least:
+                    reached, wanted = apart(peer["ratio"], least)
+                    promised = f"{wanted}x"
+                ratio = f"**{reached}x** ({peer['lowest_ratio']:.3g} to {peer['highest_ratio']:.3g})"
                 lines.append(
                     [work, ours, name, duration(peer["seconds"]), ratio, promised, _met(peer["ratio"], least)]
                 )
