@@ -65,11 +65,22 @@ def test_unknown_names_are_found():
     assert sorted(unresolved(text, qf)) == ["nothing", "pca(devise=)", "pcaa"]
 
 
-def test_the_added_kernel_is_right_where_the_page_says(runs):
-    """Its own asserts ran; here that they can fail: there are some, and they compare with the reference."""
+def test_the_added_kernel_s_own_tests_find_a_wrong_one(tmp_path):
+    """The page runs as it is; with squares that are none its comparison with the reference fails."""
     text = READ["docs/kernels.md"]
-    assert text.count("assert") >= 2
-    assert "hoyer_sparsity(X), rtol=tolerance" in text
+    assert text.count("value * value") == 1
+    (tmp_path / "page.md").write_text(text.replace("value * value", "value * 2"), encoding="utf-8")
+    code = f"""
+import sys
+from pathlib import Path
+sys.path[:0] = [".", {str(ROOT / "tests")!r}]
+from markdown_code import run_page
+run_page(Path("page.md"))
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode
+    assert "Not equal to tolerance" in done.stderr
 
 
 # Completeness
