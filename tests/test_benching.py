@@ -192,6 +192,24 @@ def test_wrong_tools_are_called_wrong():
     assert "ones: broken failed: none." in text
 
 
+def test_results_that_cannot_be_judged_are_failures():
+    def odd(units):
+        return lambda: "nothing like it"
+
+    result = racing.race(case_of({"qixai-fast": ones, "odd": odd}), 0.1)
+    assert [row["verdict"] for row in result["rows"]] == ["right", "failed"]
+    assert "ValueError" in result["rows"][1]["detail"]
+
+
+def test_a_layer_of_one_feature_is_left_out_in_words():
+    layer = stored.Sample("logit", np.random.default_rng(0).standard_normal((60, 1)), 1)
+    made = [step() for step in stored.steps([layer], n_jobs=1, seed=0)]
+    assert "logit: one feature, so no spectrum" in made
+    for case in made:
+        if not isinstance(case, str):
+            assert {row["verdict"] for row in racing.race(case, 0.1)["rows"]} <= {"right", "off", "WRONG"}
+
+
 def test_ours_is_called_wrong_and_slow_like_any_other():
     def slow(units):
         def call():

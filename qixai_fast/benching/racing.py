@@ -121,8 +121,7 @@ def race(case: Case, seconds: float) -> dict[str, Any]:
         try:
             runners.append(_started(entrant, case, each))
         except Exception as error:  # a peer may fail in ways of its own: that is a result
-            text = " ".join(str(error).split())[:160]
-            rows[entrant.name] = _row(entrant, verdict=FAILED, detail=f"{type(error).__name__}: {text}")
+            rows[entrant.name] = _failed(entrant, error)
     deadline = start + seconds + sum(runner.first for runner in runners)
     for turn in range(_MOST_ROUNDS):
         if turn >= _LEAST_ROUNDS and time.perf_counter() > deadline:
@@ -136,7 +135,10 @@ def race(case: Case, seconds: float) -> dict[str, Any]:
     # All are judged by the same pairs or rows: those that the slowest did, too.
     common = min((runner.units for runner in runners), default=case.units)
     for runner in runners:
-        rows[runner.entrant.name] = _judged(case, runner, ours, common)
+        try:
+            rows[runner.entrant.name] = _judged(case, runner, ours, common)
+        except Exception as error:  # what it returned cannot be held against the truth
+            rows[runner.entrant.name] = _failed(runner.entrant, error)
     return {
         "instrument": case.instrument,
         "data": case.data,
@@ -171,6 +173,11 @@ def _judged(case: Case, runner: _Runner, ours: _Runner | None, common: int) -> d
         ratios = [theirs / own for theirs, own in zip(runner.seconds, ours.seconds, strict=False)]
         row |= {"ratio": statistics.median(ratios), "lowest": min(ratios), "highest": max(ratios)}
     return row
+
+
+def _failed(entrant: Entrant, error: Exception) -> dict[str, Any]:
+    text = " ".join(str(error).split())[:160]
+    return _row(entrant, verdict=FAILED, detail=f"{type(error).__name__}: {text}")
 
 
 def _row(entrant: Entrant, **values: Any) -> dict[str, Any]:

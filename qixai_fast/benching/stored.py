@@ -250,6 +250,8 @@ def _definition(sample: Sample, n_jobs: int, seed: list[int]) -> Case | str:
 
 def _spectrum(sample: Sample, n_jobs: int, seed: int) -> Case | str:
     X = sample.X
+    if min(X.shape) < 2:
+        return f"{sample.name}: one feature, so no spectrum"
     if np.ptp(X.astype(np.float64), axis=0).max() == 0:
         return f"{sample.name}: constant, so no spectrum"
     data = f"{sample.name}, {len(X):,} x {X.shape[1]}"
