@@ -1,13 +1,16 @@
 """The statistics of the survival study: intervals that cover, rates that tell where they do not."""
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.study import survival_answer
 from benchmarks.study.survival_intervals import REPLICATES, drift, interval, rate, subsamples
 from benchmarks.study.survival_numbers import overlap, rank_correlation, same_pairs
-from benchmarks.study.survival_tables import main_table, number
+from benchmarks.study.survival_tables import changed, counted_verdicts, main_table, number
 from benchmarks.study.survival_verdicts import MOVES, STAYS, UNCLEAR, another_seed, standardised, verdict
 
 N, M, TRIALS = 400, 40, 400
@@ -168,3 +171,46 @@ def test_cells_tell_shift_bracket_and_verdict():
     }
     cells = [line.strip("| ").split(" | ")[1] for line in list(main_table(content, ["entropy, dense"]))[2:]]
     assert cells == ["1, 1.5, 2; *1*", "**+2.0**: +2 [1.5, 2.5]", "+0.8?: +0.8 [0.5, 1.5]", "-0.2: -0.2"]
+
+
+def content_of(shifts):
+    """Results with one number that is counted and its twin, under conditions of these shifts."""
+    return {
+        "spread": {"effective rank, dense": 1, "entropy, dense": 1},
+        "fewer_images": [200, 20],
+        "conditions": [
+            {
+                "title": title,
+                "numbers": {
+                    name: {"shift": shift, "bracket": None}
+                    for name in ("effective rank, dense", "entropy, dense")
+                },
+            }
+            for title, shift in shifts.items()
+        ],
+    }
+
+
+def test_the_lead_says_which_conditions_move_more_than_a_seed_does():
+    shifts = {"stored as float16": 0, "other images": 0.5, "input noise 0.1": 0, "input noise 0.5": 9}
+    shifts |= {"audited 200 images": 0, "audited 20 images": 5}
+    lead = survival_answer._lead(content_of(shifts))
+    assert lead.startswith("**Under half precision and other images next to nothing moves")
+    assert "Under input noise more does. 20 images are too few to audit.**" in lead
+    lead = survival_answer._lead(content_of(shifts | {"other images": 9, "audited 20 images": 0}))
+    assert "Under other images and input noise more does.**" in lead
+    assert "too few" not in lead
+
+
+def test_twins_and_the_clean_case_are_not_counted():
+    content = content_of({"other images": 0, "audited 200 images": 0, "audited 20 images": 5})
+    assert [row["title"] for row in changed(content)] == ["other images", "audited 20 images"]
+    assert list(counted_verdicts(content, content["conditions"][0])) == ["effective rank, dense"]
+
+
+def test_the_committed_answer_names_no_number_without_its_size():
+    path = Path(survival_answer.__file__).parent / "results" / "survival.json"
+    text = "\n".join(survival_answer.answer(json.loads(path.read_text(encoding="utf-8"))))
+    assert "yardsticks from 1" in text
+    assert "nan" not in text
+    assert "inf" not in text.replace("information", "")

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
+from benchmarks.study import fashion
 from benchmarks.study.survival_answer import answer
 from benchmarks.study.survival_tables import condition_table, fewer_table, main_table, trust_table
-from benchmarks.study.survival_verdicts import another_seed, has_interval, is_likeness
+from benchmarks.study.survival_verdicts import FAMILIES, another_seed, has_interval, is_counted, is_likeness
 
-FAMILIES = {
-    "spectra": lambda name: name.startswith(("top-5", "entropy", "effective")),
-    "similarity of layers": lambda name: name.startswith(("CKA,", "debiased", "mean cosine")),
-    "same layer, clean": lambda name: name.startswith("CKA with clean"),
-    "size of MI": lambda name: " MI, " in name,
-    "order and top of MI": lambda name: name.startswith(("MI ranks", "top pairs")),
-    "attributions": lambda name: name.startswith("IG"),
-}
 TABLES = {
     "Whole layers": (
         "top-5 variance, dense",
@@ -39,11 +32,17 @@ def lines(content):
     yield from ["", "### How this was measured", ""]
     yield from _setting(content)
     yield from ["", "### What to trust when", ""]
-    yield "Where a number is not named, it stays within the yardstick."
+    yield (
+        "A condition that is not named leaves the number within the yardstick, or the number does not exist "
+        "there (empty cells further below)."
+    )
     yield ""
     yield from trust_table(content, [name for names in TABLES.values() for name in names])
     yield from ["", "### By condition", ""]
-    yield "Of all numbers, how many stay within the spread of seeds, and how many move beyond it:"
+    yield (
+        "Of the numbers that are counted, how many stay within the spread of seeds, and how many move beyond "
+        "it; the rest cannot be told:"
+    )
     yield ""
     yield from condition_table(content, FAMILIES)
     yield from ["", "![Shift of every number under every condition](figures/survival_shifts.png)"]
@@ -71,6 +70,13 @@ def _setting(content):
         f"{content['trained_on']:,} images (test accuracy {accuracies}), audited on {content['images']:,} "
         f"test images; {content['attributed']} of them are attributed. Maps that are constant on all of "
         f"these, by seed: {constant}."
+    )
+    yield ""
+    yield (
+        f"Only what is trained otherwise is measured with all {seeds} seeds. Every other condition is "
+        "measured on the first seed's network alone, and its bracket is one of images, not of networks. "
+        f"These networks train {content['epochs']} epochs where those of part 1 train {fashion.EPOCHS}, so "
+        "that their accuracy is another one."
     )
     yield ""
     yield (
@@ -105,7 +111,10 @@ def _fewer():
 
 
 def _intervals(content):
-    rates = {key: rate for key, rate in content["rates"].items() if has_interval(key) and rate is not None}
+    def counts(key):
+        return has_interval(key) and is_counted(key)
+
+    rates = {key: rate for key, rate in content["rates"].items() if counts(key) and rate is not None}
     off = {key: rate for key, rate in rates.items() if not RATES[0] <= rate <= RATES[1]}
     yield (
         "Subsampling must know how fast a number settles as images are added: as n to the power 1/2, it "
@@ -120,7 +129,7 @@ def _intervals(content):
         entry["bracket"]
         for row in others
         for key, entry in row["numbers"].items()
-        if entry["bracket"] and not is_likeness(key)
+        if entry["bracket"] and is_counted(key) and not is_likeness(key)
     ]
     held = sum(low <= 0 <= high for low, high in brackets)
     yield (

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from benchmarks.study.survival_verdicts import MOVES, STAYS, UNCLEAR, is_likeness, standardised, verdict
+from benchmarks.study.survival_verdicts import (
+    MOVES,
+    STAYS,
+    UNCLEAR,
+    is_counted,
+    is_likeness,
+    standardised,
+    verdict,
+)
 
 ESTIMATORS = ("plug-in", "corrected", "KSG")
 
@@ -15,13 +23,19 @@ def number(value):
     return "0" if text == "-0" else text
 
 
-def verdicts(content, condition, names=None):
-    """Verdict of every number under a condition, or of those in ``names``."""
+def counted_verdicts(content, condition):
+    """Verdict of every number under a condition that is counted."""
     return {
         name: verdict(entry, content["spread"][name])
         for name, entry in condition["numbers"].items()
-        if names is None or name in names
+        if is_counted(name)
     }
+
+
+def changed(content):
+    """All conditions but the clean one: the first number of audited images is what fewer are held against."""
+    clean = len(content["conditions"]) - len(content["fewer_images"])
+    return [row for place, row in enumerate(content["conditions"]) if place != clean]
 
 
 def main_table(content, names):
@@ -73,12 +87,12 @@ def trust_table(content, names):
 
 def condition_table(content, families):
     """How many numbers of each family stay, under each condition; and how well the networks classify."""
-    yield "| condition | accuracy on clean images | " + " | ".join(families) + " |"
-    yield "|---|---|" + "---|" * len(families)
-    for condition in content["conditions"]:
+    yield "| condition | accuracy on clean images | " + " | ".join([*families, "all"]) + " |"
+    yield "|---|---|" + "---|" * (len(families) + 1)
+    for condition in changed(content):
         cells = []
-        for belongs in families.values():
-            kinds = [kind for name, kind in verdicts(content, condition).items() if belongs(name)]
+        for belongs in [*families.values(), lambda name: True]:
+            kinds = [kind for name, kind in counted_verdicts(content, condition).items() if belongs(name)]
             moved = f", **{kinds.count(MOVES)} move**" if MOVES in kinds else ""
             cells.append(f"{kinds.count(STAYS)} of {len(kinds)}{moved}" if kinds else "")
         yield "| " + " | ".join([condition["title"], _accuracy(condition["accuracy"]), *cells]) + " |"

@@ -9,7 +9,21 @@ import numpy as np
 # The largest of thousands, and ranks among them: no interval by subsampling (survival_intervals.py).
 NO_INTERVAL = ("largest", "top pairs", "MI ranks")
 ALIKE = ("CKA with clean", "top pairs", "MI ranks", "IG ranks")  # 1 where nothing changed
+REDUNDANT = ("entropy", "CKA,", "mean plug-in", "largest plug-in")  # follow from a twin that is counted
+FAMILIES = {
+    "spectra": lambda name: name.startswith(("top-5", "entropy", "effective")),
+    "similarity of layers": lambda name: name.startswith(("CKA,", "debiased", "mean cosine")),
+    "same layer, clean": lambda name: name.startswith("CKA with clean"),
+    "size of MI": lambda name: " MI, " in name,
+    "order and top of MI": lambda name: name.startswith(("MI ranks", "top pairs")),
+    "attributions": lambda name: name.startswith("IG"),
+}
 MOVES, STAYS, UNCLEAR = "moves", "stays", "unclear"
+
+
+def is_counted(name):
+    """Whether a number is counted: of two that say the same, one is."""
+    return not name.startswith(REDUNDANT)
 
 
 def has_interval(name):
