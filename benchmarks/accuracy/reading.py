@@ -7,6 +7,7 @@ from benchmarks.accuracy.intervals import wilson
 
 WRONG = 0.1  # of the truth
 WRONG_NATS = 0.01  # where the truth is 0
+FEWEST = 3  # draws: the spread of fewer is no spread
 AT, COVERED_AT = 10_000, 1_000
 OURS = ("KSG-1", "KSG-2", "mixed (Ross)", "conditional KSG", "plug-in, miller-madow")
 GROUPS_OF_SCALARS = ("pairs", "precision")
@@ -25,12 +26,15 @@ def cell_at(group, result, estimator, n):
 def is_wrong(truth, summary):
     """Whether the bias is more than a tenth of the truth, by two standard errors; infinite values are wrong.
 
-    Tools that are slow have few draws, whose mean may be far off by chance.
+    Tools that are slow have few draws, whose mean may be far off by chance: of fewer than ``FEWEST`` nothing
+    is said.
     """
     if summary["not_finite"]:
         return True
     bias, draws = abs(summary["bias"]), summary["draws"]
-    spread = math.sqrt(max(summary["rmse"] ** 2 - bias**2, 0) / max(draws - 1, 1))
+    if draws < FEWEST:
+        return False
+    spread = math.sqrt(max(summary["rmse"] ** 2 - bias**2, 0) / (draws - 1))
     return bias - 2 * spread > (WRONG * truth if truth else WRONG_NATS)
 
 
@@ -138,18 +142,18 @@ def corrections_reading(content):
         }
         best = min(means, key=means.get)
         found.append(
-            f"at N={n:,} {best} is nearest (mean |bias| {means[best]:.0%} of the truth; uncorrected, equal "
-            f"widths: {means['binned']:.0%})"
+            f"{'at' if found else 'At'} N={n:,} {best} is nearest (mean |bias| {means[best]:.0%} of the "
+            f"truth; uncorrected, equal widths: {means['binned']:.0%})"
         )
     yield (
-        f"**Binned.** A{'; '.join(found)[1:]}. Corrections mend what few samples add; what bins lose stays "
+        f"**Binned.** {'; '.join(found)}. Corrections mend what few samples add; what bins lose stays "
         "lost, and equal widths lose nearly all of a heavy tail: take quantiles there."
     )
 
 
 def reading(content):
     groups = content["groups"]
-    yield "**Where ours is off by more than a tenth, without a word** (at the most samples up to 10,000):"
+    yield "**Where ours is off by more than a tenth** (at the most samples up to 10,000):"
     yield ""
     for estimator in OURS:
         yield wrong_text(content, estimator, groups)

@@ -3,7 +3,7 @@
 import statistics
 
 from benchmarks.accuracy.intervals import wilson
-from benchmarks.accuracy.reading import cell_at, is_wrong, reading
+from benchmarks.accuracy.reading import FEWEST, cell_at, is_wrong, reading
 
 LISTED_AT, COVERED_AT = 10_000, 1_000
 TOOLS = ("scikit-learn", "NPEET", "ennemi", "cKDTree + searchsorted")
@@ -126,7 +126,7 @@ def of_group(name, group):
     yield f"#### {TITLES[name]}"
     yield ""
     what = "Bias in percent of the truth" + (f", N={several[0]:,}" if len(several) == 1 else "")
-    yield f"{what}; bold above a tenth by more than two standard errors."
+    yield f"{what}; bold above a tenth by more than two standard errors of at least {FEWEST} draws."
     yield ""
     yield from bias_table(group, names, several)
     yield ""
