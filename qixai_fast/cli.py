@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 
 DATA_IS_BAD = 1
+_BENCH_OPTIONS = {"n_samples": "--samples", "n_jobs": "--jobs", "max_memory": "--max-memory"}
 
 
 class Dtype(str, Enum):
@@ -37,9 +38,19 @@ class Dtype(str, Enum):
     float64 = "float64"
 
 
+def _as_typed(text: str, options: dict[str, str]) -> str:
+    """``text`` on one line, with arguments of Python named as the options that stand for them."""
+    for name, option in options.items():
+        text = text.replace(f"{name}:", f"{option}:").replace(f"{name}=", f"{option} ")
+    return " ".join(text.split())
+
+
 @contextmanager
-def one_clear_line(resume: str = "") -> Iterator[None]:
-    """Turn a mistake in data or arguments into one line and exit code 1; ``resume`` says how to go on."""
+def one_clear_line(resume: str = "", options: dict[str, str] | None = None) -> Iterator[None]:
+    """Turn a mistake in data or arguments into one line and exit code 1.
+
+    ``resume`` says how to go on, ``options`` which option stands for an argument of Python.
+    """
     try:
         yield
     except KeyboardInterrupt:
@@ -48,7 +59,7 @@ def one_clear_line(resume: str = "") -> Iterator[None]:
     except (StoreError, MemoryBudgetError, ValueError, TypeError, ImportError, OSError) as error:
         if os.environ.get("QIXAI_FAST_TRACEBACK"):
             raise
-        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+        typer.echo(f"error: {_as_typed(str(error), options or {})}", err=True)
         raise typer.Exit(DATA_IS_BAD) from None
     except typer.Exit:
         raise
@@ -301,8 +312,12 @@ def compare(
         typer.echo(json.dumps(found, indent=1) if as_json else comparison_text(found))
 
 
-@app.command(epilog="Example: qixai-fast bench --store qixai-demo/store --out bench")
+@app.command(
+    epilog="Example: qixai-fast bench --store qixai-demo/store --out bench",
+    context_settings={"allow_extra_args": True},  # for a word on where a store goes
+)
 def bench(
+    context: typer.Context,
     store: Annotated[
         str | None,
         typer.Option(help="Folder of a store, or a URL: your own activations. Else data with known truth."),
@@ -314,32 +329,43 @@ def bench(
         int | None, typer.Option(help="Samples drawn of the store; at most 10,000 where not given.", min=1)
     ] = None,
     seconds: Annotated[
-        float, typer.Option(help="About how long it may take; more means larger data and more rounds.", min=1)
+        float,
+        typer.Option(
+            help="About how long it may take, 10 to 20 at least; more means larger data and more rounds.",
+            min=1,
+        ),
     ] = 60.0,
     out: Annotated[Path | None, typer.Option(help="Folder for bench.json, bench.md and bench.png.")] = None,
-    jobs: Annotated[int, typer.Option(help="Threads, of ours and of peers that know several.")] = 1,
+    jobs: Annotated[
+        int, typer.Option(help="Threads, of ours and of peers where one call can use several.")
+    ] = 1,
     seed: Annotated[int, typer.Option(help="Seed of all that is drawn.", min=0)] = 0,
     max_memory: Annotated[
-        str, typer.Option(help="Memory for the sample and the tools' copies of it.")
-    ] = "1GB",
+        str | None,
+        typer.Option(help="Memory for the store's sample and the tools' copies of it; 1GB where not given."),
+    ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", help="No progress, and the reading without tables.")
     ] = False,
 ) -> None:
     """Show which estimator is fast and which is right, beside the tools that are installed."""
-    if store is None and (layers or samples is not None):
-        raise typer.BadParameter("--layers and --samples are of a store", param_hint="--store")
-    with one_clear_line("Nothing was written."):
+    if context.args:
+        raise typer.BadParameter(f"wanted --store {context.args[0]}", param_hint="--store")
+    if store is None and (layers or samples is not None or max_memory is not None):
+        raise typer.BadParameter("--layers, --samples and --max-memory are of a store", param_hint="--store")
+    with one_clear_line("Nothing was written.", _BENCH_OPTIONS):
+        from ._threads import resolve_n_jobs
         from .benching import run_bench
         from .benching.text import case_lines, closing_lines
 
         let_interrupt()
+        n_jobs = resolve_n_jobs(jobs)
 
         def tell(what: str, case: dict[str, Any] | None) -> None:
             if case is None:
                 typer.echo(f"{what} ...", err=True)
             else:
-                typer.echo("\n".join(case_lines(case, jobs)) + "\n")
+                typer.echo("\n".join(case_lines(case, n_jobs)) + "\n")
 
         content = run_bench(
             store,
@@ -347,9 +373,9 @@ def bench(
             layers=layers,
             n_samples=samples,
             seconds=seconds,
-            n_jobs=jobs,
+            n_jobs=n_jobs,
             random_state=seed,
-            max_memory=max_memory,
+            max_memory="1GB" if max_memory is None else max_memory,
             tell=None if quiet else tell,
         )
         typer.echo("\n".join(closing_lines(content)))

@@ -113,7 +113,11 @@ def test_the_same_seed_draws_the_same_data(folder):
         ("store", {"layers": ["conv"]}, ValueError, "no layer 'conv'"),
         ("store", {"n_samples": 701}, ValueError, "at most the 700 samples"),
         ("store", {"n_samples": 3}, ValueError, "n_samples"),
+        ("store", {"layers": ["early,late"]}, ValueError, "give --layers once for each"),
         ("store", {"out": "store/manifest.json"}, ValueError, "is a file, wanted a folder"),
+        ("store", {"out": "store"}, ValueError, "is in the store itself"),
+        ("store", {"out": "out/../store/bench"}, ValueError, "is in the store itself"),
+        (None, {"max_memory": "lots"}, ValueError, "max_memory: 'lots' is not a size"),
     ],
 )
 def test_mistakes(folder, monkeypatch, store, options, error, words):
@@ -127,7 +131,14 @@ def test_mistakes(folder, monkeypatch, store, options, error, words):
     [
         (["--store", "short"], 1, "is truncated in chunk 0"),
         (["--store", "store", "--max-memory", "1MB"], 1, "fewer samples would do"),
+        (["--store", "store", "--max-memory", "1MB"], 1, "error: --max-memory: a bench on"),
+        (["--store", "store", "--max-memory", "1MB"], 1, "; --max-memory 1"),
+        (["--store", "store", "--max-memory", "lots"], 1, "error: --max-memory: 'lots'"),
+        (["--store", "store", "--samples", "3"], 1, "error: --samples: wanted"),
+        (["--store", "store", "--jobs", "0"], 1, "error: --jobs: 0 has no meaning"),
         (["--layers", "early"], 2, "--store"),
+        (["--max-memory", "1GB"], 2, "--store"),
+        (["store"], 2, "wanted --store store"),
     ],
 )
 def test_mistakes_get_one_clear_line(folder, arguments, code, words):

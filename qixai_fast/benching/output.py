@@ -13,8 +13,8 @@ from .text import markdown
 FILES = ("bench.json", "bench.md", "bench.png")
 
 
-def check_folder(folder: Path) -> Path:
-    """Complain before the work, not after it, where the folder cannot be written."""
+def check_folder(folder: Path, store: str | None) -> Path:
+    """Complain before the work, not after it, where the folder cannot be written, or is in the store."""
     above = folder
     while not above.exists() and above != above.parent:
         above = above.parent
@@ -22,6 +22,8 @@ def check_folder(folder: Path) -> Path:
         raise ValueError(f"--out: {above} is a file, wanted a folder")
     if not os.access(above, os.W_OK):
         raise ValueError(f"--out: {above} cannot be written")
+    if store is not None and folder.resolve().is_relative_to(Path(store).resolve()):
+        raise ValueError(f"--out: {folder} is in the store itself; choose another folder")
     return folder
 
 

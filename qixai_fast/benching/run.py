@@ -107,7 +107,8 @@ def _samples(
     names, left_out = list(dict.fromkeys(layers)) if layers else list(opened), []
     for name in names:
         if name not in opened:
-            raise ValueError(f"no layer {name!r} in {opened.location}; there are: {', '.join(opened)}")
+            hint = "; give --layers once for each" if "," in name else ""
+            raise ValueError(f"no layer {name!r} in {opened.location}; there are: {', '.join(opened)}{hint}")
     if not layers and len(names) > stored.MOST_LAYERS:
         picked = np.linspace(0, len(names) - 1, stored.MOST_LAYERS).round().astype(int)
         left_out.append(
@@ -177,7 +178,8 @@ def run_bench(
     limit = _seconds(seconds)
     jobs = resolve_n_jobs(n_jobs)
     seed = check_int(random_state, "random_state", low=0)
-    folder = None if out is None else check_folder(Path(out))
+    budget = parse_memory(max_memory)
+    folder = None if out is None else check_folder(Path(out), None if store is None else _location(store))
     if store is None and (layers or n_samples is not None):
         raise ValueError("layers and n_samples are of a store, and there is none: give store=")
     findings: list[str] = []
@@ -189,7 +191,7 @@ def run_bench(
         if not optional("torch"):
             left_out.append("integrated gradients: torch is not installed.")
     else:
-        samples, left_out = _samples(store, layers, n_samples, seed, parse_memory(max_memory))
+        samples, left_out = _samples(store, layers, n_samples, seed, budget)
         _load(*_PEERS)
         findings = [sentence for sample in samples for sentence in stored.findings(sample)]
         steps = list(stored.steps(samples, n_jobs=jobs, seed=seed))
