@@ -323,6 +323,34 @@ def test_findings_name_what_the_data_have():
     assert stored.findings(stored.Sample("conv", rng.standard_normal((600, 4)), 4)) == []
 
 
+def test_peers_that_draw_from_global_generators_are_seeded_and_put_them_back():
+    torch = pytest.importorskip("torch")
+    X = np.random.default_rng(0).standard_normal((200, 30))
+    case = spectrum.spectrum_case(X, "noise", n_jobs=1, seed=0)
+    drawing = [one for one in case.entrants if one.name in ("fbpca", "torch.pca_lowrank")]
+    assert drawing
+    states = np.random.get_state()[1].copy(), torch.get_rng_state()
+    for entrant in drawing:
+        np.testing.assert_array_equal(entrant.make(1)(), entrant.make(1)())
+    attributions.gradients_case(4, 4, n_jobs=1, seed=0)
+    np.testing.assert_array_equal(np.random.get_state()[1], states[0])
+    assert torch.equal(torch.get_rng_state(), states[1])
+
+
+def test_torch_peers_have_the_threads_that_torch_is_given():
+    pytest.importorskip("torch")
+    case = attributions.gradients_case(4, 4, n_jobs=2, seed=0)
+    assert {entrant.threads for entrant in case.entrants} == {2}
+
+
+def test_threads_of_libraries_are_put_back():
+    faiss, torch = pytest.importorskip("faiss"), pytest.importorskip("torch")
+    before = faiss.omp_get_max_threads(), torch.get_num_threads()
+    with racing.threads_limited(before[1] + 1):
+        assert (faiss.omp_get_max_threads(), torch.get_num_threads()) == (before[1] + 1,) * 2
+    assert (faiss.omp_get_max_threads(), torch.get_num_threads()) == before
+
+
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [

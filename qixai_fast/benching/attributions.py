@@ -10,7 +10,7 @@ import numpy as np
 from .. import integrated_gradients
 from .._validate import Float64
 from .cases import OURS, Case, Score, constant, entrants_of, largest_error, whole
-from .peers import optional
+from .peers import optional, torch_seeded
 
 GRADIENTS = "integrated gradients"
 N_STEPS = 50
@@ -33,7 +33,7 @@ def true_attributions(x: Float64, W: Float64, b: Float64, v: Float64) -> Float64
     return attributions
 
 
-def gradients_case(n: int, width: int, *, seed: int) -> Case | None:
+def gradients_case(n: int, width: int, *, n_jobs: int, seed: int) -> Case | None:
     """A network of one hidden ReLU layer, against the closed form; None without torch."""
     torch = optional("torch")
     if torch is None:
@@ -43,7 +43,8 @@ def gradients_case(n: int, width: int, *, seed: int) -> Case | None:
     b, v = 0.5 * rng.standard_normal(2 * width), rng.standard_normal(2 * width) / math.sqrt(2 * width)
     x = rng.standard_normal((n, width))
     truth = true_attributions(x, W, b, v)
-    hidden, last = torch.nn.Linear(width, 2 * width), torch.nn.Linear(2 * width, 1, bias=False)
+    with torch_seeded():
+        hidden, last = torch.nn.Linear(width, 2 * width), torch.nn.Linear(2 * width, 1, bias=False)
     with torch.no_grad():
         for parameter, values in ((hidden.weight, W), (hidden.bias, b), (last.weight, v[None])):
             parameter.copy_(torch.from_numpy(values))
@@ -77,7 +78,7 @@ def gradients_case(n: int, width: int, *, seed: int) -> Case | None:
         "Captum (riemann_trapezoid)": captum("riemann_trapezoid"),
         "bare loop of torch": whole(bare),
     }
-    present, absent = entrants_of(calls, set(calls), 1)
+    present, absent = entrants_of(calls, set(calls), n_jobs)
     largest = float(np.abs(truth).max())
 
     def score(values: Any, units: int) -> Score:

@@ -86,7 +86,7 @@ def steps(seconds: float, *, n_jobs: int, seed: int) -> Iterator[Step]:
             yield lambda kind=kind, compare=compare: _rows_case(compare, layer(kind), rows, kind, n_jobs)  # type: ignore[misc]
     for kind in KINDS:
         yield lambda kind=kind: _two_layers(kind, n // 4, d, n_jobs, seed)  # type: ignore[misc]
-    yield lambda: gradients_case(64, 64, seed=seed)
+    yield lambda: gradients_case(64, 64, n_jobs=n_jobs, seed=seed)
 
 
 def _rows_case(compare: Callable[..., Case], X: Array, rows: int, kind: str, n_jobs: int) -> Case:

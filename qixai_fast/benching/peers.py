@@ -7,7 +7,8 @@ A peer that is not installed is left out, never replaced. ``pip install ennemi``
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -27,6 +28,29 @@ def optional(name: str) -> Any:
         return None
 
 
+@contextmanager
+def numpy_seeded(seed: int = 0) -> Iterator[None]:
+    """numpy's global generator seeded, for tools that take no other; its state is put back."""
+    before = np.random.get_state()  # noqa: NPY002
+    np.random.seed(seed)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(before)  # noqa: NPY002
+
+
+@contextmanager
+def torch_seeded(seed: int = 0) -> Iterator[None]:
+    """torch's global generator on the CPU seeded; its state is put back."""
+    generator = optional("torch").default_generator
+    before = generator.get_state()
+    generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        generator.set_state(before)
+
+
 def sklearn_ksg(x: Float64, y: Float64, k: int = 3) -> float:
     """scikit-learn; scales by the standard deviation, adds seeded noise, clips at 0."""
     selection = optional("sklearn.feature_selection")
@@ -40,13 +64,9 @@ def sklearn_inner_ksg(x: Float64, y: Float64, k: int = 3) -> float:
 
 
 def npeet_ksg(x: Float64, y: Float64, k: int = 3) -> float:
-    """NPEET; adds noise from numpy's global generator, whose state is put back."""
-    before = np.random.get_state()  # noqa: NPY002
-    np.random.seed(0)  # noqa: NPY002
-    try:
+    """NPEET; adds noise from numpy's global generator."""
+    with numpy_seeded():
         return float(optional("npeet.entropy_estimators").mi(x, y, k=k, base=np.e))
-    finally:
-        np.random.set_state(before)  # noqa: NPY002
 
 
 def ennemi_ksg(x: Float64, y: Float64, k: int = 3) -> float:

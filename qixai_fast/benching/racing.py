@@ -54,7 +54,8 @@ class _Runner:
 def threads_limited(n_jobs: int) -> Iterator[None]:
     """As many threads for every library as there are for ours; call it after all libraries are loaded."""
     torch, faiss = optional("torch"), optional("faiss")
-    before = torch.get_num_threads() if torch else 1
+    torch_before = torch.get_num_threads() if torch else 1
+    faiss_before = faiss.omp_get_max_threads() if faiss else 1
     with threadpool_limits(limits=n_jobs):
         if torch:
             torch.set_num_threads(n_jobs)
@@ -64,7 +65,9 @@ def threads_limited(n_jobs: int) -> Iterator[None]:
             yield
         finally:
             if torch:
-                torch.set_num_threads(before)
+                torch.set_num_threads(torch_before)
+            if faiss:
+                faiss.omp_set_num_threads(faiss_before)
 
 
 def _timed(call: Callable[[], Any]) -> tuple[float, Any]:

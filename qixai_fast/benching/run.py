@@ -44,6 +44,8 @@ _HOW = [
     "For mutual information an error up to 2 / sqrt(N) nats, or a tenth of the truth where that is more, is "
     "right, and more than three times as much is wrong. Binned values are of binned data: what bins hide is "
     "an error here, and a perfect count does not mend it.",
+    "Threads are for ours and for peers where one call can use several; peers for mutual information do one "
+    "pair a call, on one thread.",
     "Peers run with their defaults, but for dask's svd_compressed: 2 power iterations where they have 0.",
     "One drawing of the data, one seed: a verdict near its limit can change with another.",
 ]
@@ -150,7 +152,8 @@ def run_bench(
     seconds : float
         About how long it may take: it sets the sizes of drawn data, the rounds, and how much slow peers do.
     n_jobs : int
-        Threads of ours and of every peer that knows more than one.
+        Threads of ours, and of peers where one call can use several: those for mutual information do one
+        pair a call, on one thread.
     random_state : int
         Seed of all that is drawn.
     max_memory : int, float, str or None

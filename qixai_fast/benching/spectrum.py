@@ -10,7 +10,7 @@ import numpy as np
 from .. import pca, randomized_svd
 from .._validate import Array, Float64
 from .cases import OURS, Case, Score, constant, entrants_of, relative_error, whole
-from .peers import optional
+from .peers import numpy_seeded, optional, torch_seeded
 
 SPECTRUM = "singular values (PCA)"
 N_COMPONENTS = 20
@@ -48,18 +48,26 @@ def _dask_values(da: Any, X: Array, k: int, n_jobs: int) -> Array:
     return np.asarray(values.compute(**scheduler))
 
 
+def _torch_values(torch: Any, X: Array, k: int) -> Array:
+    with torch_seeded():
+        return np.asarray(torch.pca_lowrank(torch.from_numpy(X), q=min(k + 10, *X.shape))[1][:k])
+
+
+def _fbpca_values(fbpca: Any, X: Array, k: int) -> Array:
+    with numpy_seeded():
+        return np.asarray(fbpca.pca(X, k)[1])
+
+
 def _peers(X: Array, k: int, n_jobs: int) -> dict[str, Callable[[], Any] | None]:
     sk, extmath = optional("sklearn.decomposition"), optional("sklearn.utils.extmath")
     torch, fbpca, da = optional("torch"), optional("fbpca"), optional("dask.array")
     plain = X.astype(np.float32) if X.dtype == np.float16 else X
-    q = min(k + 10, *X.shape)
     return {
         "scikit-learn PCA": sk and (lambda: sk.PCA(k, random_state=0).fit(X).singular_values_),
         "scikit-learn randomized_svd": extmath
         and (lambda: extmath.randomized_svd(_centred(X), k, random_state=0)[1]),
-        "torch.pca_lowrank": torch
-        and (lambda: torch.pca_lowrank(torch.from_numpy(plain), q=q)[1][:k].numpy()),
-        "fbpca": fbpca and (lambda: fbpca.pca(plain, k)[1]),
+        "torch.pca_lowrank": torch and (lambda: _torch_values(torch, plain, k)),
+        "fbpca": fbpca and (lambda: _fbpca_values(fbpca, plain, k)),
         "dask svd_compressed": da and (lambda: _dask_values(da, plain, k, n_jobs)),
         "np.linalg.svd": lambda: np.linalg.svd(_centred(X), compute_uv=False)[:k],
     }
