@@ -32,6 +32,19 @@ def _version(package):
         return None
 
 
+def commit_name(info=None):
+    """What was measured: twelve digits of the commit, and ``-dirty`` where tracked files differed from it.
+
+    ``info`` is what a run of pytest-benchmark keeps; without, that of this tree as it is now: to be asked
+    before results are written into it.
+    """
+    if info is None:
+        from pytest_benchmark.utils import get_commit_info
+
+        info = get_commit_info()
+    return info["id"][:12] + ("-dirty" if info.get("dirty") else "")
+
+
 def environment():
     """What tells about speed, and nothing that names the machine or its user."""
     import cpuinfo

@@ -15,7 +15,7 @@ from zlib import crc32
 from benchmarks.accuracy.page import page_lines
 from benchmarks.audits import audits_text
 from benchmarks.compile_time import compile_lines
-from benchmarks.environment import environment_line
+from benchmarks.environment import commit_name, environment_line
 from benchmarks.gpu.targets import gpu_text
 from benchmarks.headlines import apart, docs_lines, readme_lines
 from benchmarks.planes.text import planes_text
@@ -85,7 +85,7 @@ def take_in(run, results=RESULTS, sources=HERE):
     if environment["quick"]:
         raise ValueError("run: made with --quick, which shows that benchmarks run, not how fast")
     machine = crc32(json.dumps(environment, sort_keys=True).encode())
-    stamp = f"{run['datetime'][:10]} {run['commit_info']['id'][:12]} {machine:08x}"
+    stamp = f"{run['datetime'][:10]} {commit_name(run['commit_info'])} {machine:08x}"
     suites = {}
     for entry in run["benchmarks"]:
         if entry["extra_info"].pop("failed", False):

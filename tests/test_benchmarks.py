@@ -75,10 +75,10 @@ def test_first_calls_are_timed(tmp_path):
     content = json.loads((tmp_path / "compile_time.json").read_text())
     assert set(content["calls"]) == set(compile_time.QUICK)
     text = "\n".join(compile_time.compile_lines(content))
-    first = content["calls"]["linear_cka"]
+    first = content["calls"]["riemann_accumulate"]
     # Nothing stays in a cache of another process: a call that compiled nothing takes less.
     assert first["empty_cache"] > first["warm_cache"] > first["second_call"] > 0
-    assert f"| linear_cka | {first['empty_cache']:.2f} s |" in text
+    assert f"| riemann_accumulate | {first['empty_cache']:.2f} s |" in text
 
 
 def test_every_public_function_has_a_first_call():
@@ -209,10 +209,10 @@ def entry(name, seconds=2.0, failed=False, **extra):
     }
 
 
-def a_run(*entries, quick=False, commit="a" * 40):
+def a_run(*entries, quick=False, commit="a" * 40, dirty=False):
     return {
         "datetime": "2030-01-02T03:04:05+00:00",
-        "commit_info": {"id": commit},
+        "commit_info": {"id": commit, "dirty": dirty},
         "machine_info": {"quick": quick},
         "benchmarks": list(entries),
     }
@@ -237,6 +237,11 @@ def test_a_run_replaces_its_functions_and_keeps_the_others(suite):
     assert len(content["runs"]) == 2
     content = suite(entry("test_b"), commit="b" * 40)
     assert [stamp.split()[1] for stamp in content["runs"]] == ["b" * 12]
+
+
+def test_changes_since_the_commit_are_told(suite):
+    content = suite(entry("test_a"), dirty=True)
+    assert [stamp.split()[1] for stamp in content["runs"]] == ["a" * 12 + "-dirty"]
 
 
 def test_rows_of_functions_that_are_gone_go(suite, tmp_path):

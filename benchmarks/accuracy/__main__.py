@@ -6,7 +6,7 @@ benchmarks.accuracy spectra`` one. Each leaves ``results/accuracy_PART.json`` an
 ``make bench-beyond-normal``.
 """
 
-from benchmarks.environment import environment, limit_threads
+from benchmarks.environment import commit_name, environment, limit_threads
 
 if __name__ == "__main__":  # before NumPy is imported; processes of a pool inherit it
     limit_threads()
@@ -17,8 +17,6 @@ import os
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
-
-from pytest_benchmark.utils import get_commit_info
 
 from benchmarks import tables
 from benchmarks.accuracy.parts import PARTS, file_of
@@ -36,6 +34,7 @@ def main(arguments=None):
     unknown = set(options.parts) - set(PARTS)
     if unknown:
         parser.error(f"unknown parts {', '.join(sorted(unknown))}; wanted any of {', '.join(PARTS)}")
+    commit = commit_name()
     for name in options.parts or PARTS:
         part = importlib.import_module(f"benchmarks.accuracy.{name}")
         path = (options.out or tables.RESULTS) / f"{file_of(name)}.json"
@@ -46,7 +45,7 @@ def main(arguments=None):
                 continue
             content = {
                 "measured": f"{datetime.now(timezone.utc):%Y-%m-%d}",
-                "commit": get_commit_info()["id"][:12],
+                "commit": commit,
                 "environment": environment(),
             } | measured
             tables.write_json(path, content)

@@ -16,10 +16,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
-from pytest_benchmark.utils import get_commit_info
 
 from benchmarks import tables
-from benchmarks.environment import environment
+from benchmarks.environment import commit_name, environment
 from benchmarks.planes import attributions, information, likeness, spectra
 from benchmarks.planes.figure import draw
 from benchmarks.planes.measuring import measure
@@ -56,13 +55,14 @@ def main(arguments=None):
         parser.error("--quick: wanted --out, as its numbers are no results")
     path = (options.out or tables.RESULTS) / "planes.json"
     if not options.draw:
+        commit = commit_name()
         with tempfile.TemporaryDirectory() as folder:
             planes = measured(options.groups or GROUPS, options.quick, folder)
         if options.groups and path.is_file():
             planes = tables.read_json(path)["planes"] | planes
         content = {
             "measured": f"{datetime.now(timezone.utc):%Y-%m-%d}",
-            "commit": get_commit_info()["id"][:12],
+            "commit": commit,
             "environment": environment(),
             "planes": planes,
         }

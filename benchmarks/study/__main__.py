@@ -15,9 +15,7 @@ import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
-from pytest_benchmark.utils import get_commit_info
-
-from benchmarks.environment import environment
+from benchmarks.environment import commit_name, environment
 from benchmarks.study.parts import PARTS, Options, part
 from benchmarks.study.reading import readme_text
 from benchmarks.tables import read_json, write_json
@@ -45,13 +43,14 @@ def main(arguments=None):
         parser.error(f"--images: {options.images} is no folder")
     asked = Options(options.quick, options.images, options.work)
     results, figures = options.out / "results", options.out / "figures"
+    commit = commit_name()
     for name in options.parts or PARTS:
         path = results / f"{name}.json"
         if not options.write:
             content = part(name).measure(asked)
             about = {
                 "measured": f"{datetime.now(timezone.utc):%Y-%m-%d}",
-                "commit": get_commit_info()["id"][:12],
+                "commit": commit,
                 "environment": environment(),
             }
             write_json(path, about | content)
