@@ -18,7 +18,8 @@ from qixai_fast.benching import (
     spectrum,
     stored,
 )
-from qixai_fast.benching.text import case_lines, reading
+from qixai_fast.benching.reading import details, reading
+from qixai_fast.benching.text import beside, case_lines, duration, number
 from qixai_fast.benching.truths import Marginal, block_pairs, cut_gaussian, normals
 
 
@@ -185,11 +186,51 @@ def test_wrong_tools_are_called_wrong():
     assert "WRONG, though it warned" in lines["honest"]
     assert "failed" in lines["broken"]
     assert "RuntimeError: no such thing" in lines["broken"]
-    text = "\n".join(reading([result]))
+    (line,) = reading([result])
+    assert line.startswith(
+        "ones, 1 data set: right on it: qixai-fast. The fastest that is right: qixai-fast."
+    )
+    assert "WRONG without a warning: liar and lost. WRONG, though it warned: honest. Failed: broken." in line
+    text = "\n".join(details([result]))
     assert "ones: liar was WRONG, without a warning: none (error 0.5)" in text
     assert "ones: honest was WRONG, though it warned" in text
-    assert "right on it: qixai-fast." in text
+    assert "ones: off but not wrong: nearly." in text
     assert "ones: broken failed: none." in text
+
+
+def test_tools_that_are_wrong_alike_share_a_sentence():
+    def liar(units):
+        return lambda: [1.5] * units
+
+    entrants = {"qixai-fast": ones, "one": liar, "two": liar, "three": with_warning, "four": with_warning}
+    results = [racing.race(case_of({**entrants, "five": broken, "six": broken}, data=x), 0.1) for x in "ab"]
+    (line,) = reading(results)
+    assert "ones, 2 data sets: right on all of them: qixai-fast." in line
+    assert "WRONG without a warning: one (on 2) and two (on 2)." in line
+    assert [sentence for sentence in details(results) if "faster" not in sentence] == [
+        "ones: one and two were WRONG, without a warning: a (error 0.5); b (error 0.5).",
+        "ones: three and four were WRONG, though they warned: a (error 1); b (error 1).",
+        "ones: five and six failed: a; b.",
+    ]
+
+
+def test_right_on_all_is_said_of_tools_that_ran_on_all():
+    results = [
+        racing.race(case_of({"qixai-fast": ones, **more}, data=data), 0.1)
+        for data, more in (("a", {}), ("b", {"sometimes": ones}))
+    ]
+    assert "right on all of them: qixai-fast. " in reading(results)[0]
+
+
+def test_numbers_are_written_out():
+    assert [number(value) for value in (1.25e-7, 0.996, 9.96, 99.6, 121, 6412)] == [
+        "1.2e-07", "1", "10", "100", "120", "6,400"
+    ]  # fmt: skip
+    assert [duration(value) for value in (0.9999, 0.01234, 9.9996e-4, 5e-10, 1234, 0)] == [
+        "1 s", "12.3 ms", "1 ms", "0.5 ns", "1,230 s", "0 ns"
+    ]  # fmt: skip
+    assert beside({"ratio": 1 / 121}) == "120x faster"
+    assert beside({"ratio": 6412.0}) == "6,400x slower"
 
 
 def test_results_that_cannot_be_judged_are_failures():
@@ -223,7 +264,7 @@ def test_ours_is_called_wrong_and_slow_like_any_other():
         "qixai-fast (other)": lambda m: lambda: slow(m)() and [1.0] * m,
         "peer": ones,
     }
-    text = "\n".join(reading([racing.race(case_of(entrants), 0.2)]))
+    text = "\n".join(details([racing.race(case_of(entrants), 0.2)]))
     assert "qixai-fast was WRONG, without a warning" in text
     assert "on 1 of 1 another right tool is faster than qixai-fast" in text
 

@@ -58,9 +58,10 @@ def test_on_a_store(folder):
         "nearest rows by cosine", "CKA of two layers",
     }  # fmt: skip
     text = (folder / "out" / "bench.md").read_text()
-    for sentence in content["reading"] + content["findings"] + content["left_out"]:
+    for sentence in content["reading"] + content["details"] + content["findings"] + content["left_out"]:
         assert sentence in done.stdout
         assert sentence in text
+    assert len(content["reading"]) == 6  # a line an instrument
     ours = [row for case in content["cases"] for row in case["rows"] if row["name"] == "qixai-fast"]
     ksg = [case for case in content["cases"] if case["instrument"].startswith("KSG")]
     # Shuffled and planted for each layer; by definition for those without ties (late is rectified).

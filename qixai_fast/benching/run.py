@@ -20,7 +20,7 @@ from . import drawn, stored
 from .output import check_folder, write
 from .peers import optional
 from .racing import race, threads_limited
-from .text import reading
+from .reading import details, reading
 
 Tell = Callable[[str, dict[str, Any] | None], None]
 
@@ -165,8 +165,8 @@ def run_bench(
     -------
     dict
         JSON-able: ``cases`` (a row a tool: seconds a unit, ratio to ours, error, verdict), ``reading``
-        (sentences), ``findings`` (what the data have that misleads estimators), ``left_out``,
-        ``environment``.
+        (a sentence an instrument), ``details`` (who was wrong, where and by how much), ``findings`` (what
+        the data have that misleads estimators), ``left_out``, ``environment``.
 
     Raises
     ------
@@ -234,6 +234,7 @@ def run_bench(
         "n_jobs": jobs,
         "random_state": seed,
         "reading": reading(cases),
+        "details": details(cases),
         "findings": findings,
         "left_out": list(dict.fromkeys(left_out)),
         "cases": cases,
