@@ -49,17 +49,22 @@ def gradients(result):
     return float(result.n_gradients.double().mean())
 
 
+def _of_rules(tool, call, default, cost):
+    """A tool's entrants: all rules at all numbers of steps; ``cost(n)`` is that at n steps."""
+    return [
+        Entrant(
+            tool, method, f"{method}, n_steps={n}",
+            lambda case, method=method, n=n: call(case, method=method, n_steps=n),
+            cost=cost(n), default=(method, n) == (default, 50),
+        )
+        for method in METHODS
+        for n in STEPS
+    ]  # fmt: skip
+
+
 def entrants():
     found = [
-        *(
-            Entrant(
-                "qixai-fast", method, f"{method}, n_steps={n}",
-                lambda case, method=method, n=n: ours(case, method=method, n_steps=n),
-                cost=gradients, default=(method, n) == ("riemann_middle", 50),
-            )
-            for method in METHODS
-            for n in STEPS
-        ),
+        *_of_rules("qixai-fast", ours, "riemann_middle", lambda n: gradients),
         *(
             Entrant(
                 "qixai-fast", "tol", f"tol={tol:g}", lambda case, tol=tol: ours(case, tol=tol),
@@ -69,15 +74,7 @@ def entrants():
         ),
     ]  # fmt: skip
     if attr:
-        found += [
-            Entrant(
-                "Captum", method, f"{method}, n_steps={n}",
-                lambda case, method=method, n=n: captum(case, method=method, n_steps=n),
-                cost=n, default=(method, n) == ("gausslegendre", 50),
-            )
-            for method in METHODS
-            for n in STEPS
-        ]  # fmt: skip
+        found += _of_rules("Captum", captum, "gausslegendre", lambda n: n)
     return found
 
 

@@ -215,19 +215,29 @@ def _clips(options):
 
 def lstm(options, sizes):
     """The speaker encoder, on recordings of one voice."""
-    encoder, clips = speaker.load(), _clips(options)
+    return _of_frames(
+        speaker.load(),
+        _clips(options),
+        sizes,
+        frames=10,
+        about="the speaker encoder of Resemblyzer, on recordings of 1.6 s",
+        explained="the cosine with the mean embedding of the voice",
+        parts="stretches of 100 ms",
+    )
+
+
+def _of_frames(encoder, clips, sizes, *, frames, **words):
+    """An encoder of clips (n, frames, bands), explained by stretches of so many frames."""
     return _embedder(
         encoder,
         clips,
         torch.zeros_like(clips[:1]),
         sizes,
         name="LSTM",
-        about="the speaker encoder of Resemblyzer, on recordings of 1.6 s",
-        explained="the cosine with the mean embedding of the voice",
-        parts="stretches of 100 ms",
-        groups=pieces(clips.shape[1:], 10),
+        groups=pieces(clips.shape[1:], frames),
         picture=(*clips.shape[1:], 1),
         layers=("encoder.lstm.0", "encoder.lstm.1", "encoder.lstm.2"),
+        **words,
     )
 
 
@@ -288,18 +298,14 @@ def small_lstm(options, sizes):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         clips, encoder = torch.rand(20, 20, speaker.N_BANDS), frozen(speaker.SpeakerEncoder(16))
-    return _embedder(
+    return _of_frames(
         encoder,
         clips,
-        torch.zeros_like(clips[:1]),
         sizes,
-        name="LSTM",
+        frames=5,
         about="random weights, on random frames",
         explained="the cosine with the mean embedding",
         parts="stretches of 5 frames",
-        groups=pieces(clips.shape[1:], 5),
-        picture=(*clips.shape[1:], 1),
-        layers=("encoder.lstm.0", "encoder.lstm.1", "encoder.lstm.2"),
     )
 
 

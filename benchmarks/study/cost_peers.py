@@ -20,21 +20,22 @@ shap = optional("shap")
 lime_image, lime_text = optional("lime.lime_image"), optional("lime.lime_text")
 
 
+def _attributed(tool, case, part, rows):
+    """What a tool of Captum says of some samples."""
+    return tool.attribute(
+        case.inputs[part],
+        case.baselines[part],
+        case.target[part],
+        n_steps=STEPS,
+        internal_batch_size=rows,
+        return_convergence_delta=True,
+    )[0]
+
+
 def captum_ig(case, rows=None):
     """Integrated gradients; ``rows`` a pass, or all at once as by default."""
     tool = captum.IntegratedGradients(case.model)
-
-    def explain(part, seed):
-        return tool.attribute(
-            case.inputs[part],
-            case.baselines[part],
-            case.target[part],
-            n_steps=STEPS,
-            internal_batch_size=rows,
-            return_convergence_delta=True,
-        )[0]
-
-    return explain
+    return lambda part, seed: _attributed(tool, case, part, rows)
 
 
 def captum_conductance(case, rows=None):
@@ -43,17 +44,7 @@ def captum_conductance(case, rows=None):
     tools = [captum.LayerConductance(case.model, modules[name]) for name in case.layers]
 
     def explain(part, seed):
-        found = [
-            tool.attribute(
-                case.inputs[part],
-                case.baselines[part],
-                case.target[part],
-                n_steps=STEPS,
-                internal_batch_size=rows,
-                return_convergence_delta=True,
-            )[0]
-            for tool in tools
-        ]
+        found = [_attributed(tool, case, part, rows) for tool in tools]
         return [values[0] if isinstance(values, tuple) else values for values in found]
 
     return explain
