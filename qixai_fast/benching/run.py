@@ -40,7 +40,9 @@ _HOW = [
     "Every tool gets the same arrays, in float32 or float64 copies where it knows no half precision. In each "
     "round all run once, in turns; times are medians over the rounds, a ratio is the median of the rounds' "
     "own ratios, so that a busy machine slows both.",
-    "Slow tools do fewer pairs or rows; times are given for one. All are judged by those that all did.",
+    "First calls, which compile and load, are not timed. Slow tools do fewer pairs or rows; times are given "
+    "for one. One far beyond its share of the time is timed once, before the rounds. All are judged by the "
+    "pairs or rows that all did.",
     "For mutual information an error up to 2 / sqrt(N) nats, or a tenth of the truth where that is more, is "
     "right, and more than three times as much is wrong. Binned values are of binned data: what bins hide is "
     "an error here, and a perfect count does not mend it.",
