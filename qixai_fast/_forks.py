@@ -7,6 +7,10 @@ locks is over: first imports of our modules, compilation, changes of BLAS thread
 
 from __future__ import annotations
 
+# Both take a lock of their own before a fork, and what is registered last comes first: loaded after us, they
+# would hold it while we wait for a thread that is importing, and that logs or starts threads on the way.
+import concurrent.futures.thread  # noqa: F401
+import logging  # noqa: F401
 import os
 import sys
 import threading

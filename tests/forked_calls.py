@@ -9,6 +9,7 @@ import faulthandler
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -254,6 +255,24 @@ def first_import() -> None:
     child = forked(lambda: len(call(pca)) > 0)
     thread.join()
     ended(child)
+
+
+def import_that_logs() -> None:
+    """A fork while another thread imports a module of ours, which makes a logger and a pool on the way."""
+    code = (
+        "import os, threading, time; import qixai_fast; from qixai_fast import _forks\n"
+        "from concurrent.futures import ThreadPoolExecutor; import logging\n"
+        "held = threading.Event()\n"
+        "def work():\n"
+        "    with _forks.importing:\n"
+        "        held.set(); time.sleep(0.2); logging.getLogger('new')\n"
+        "        with ThreadPoolExecutor(1) as pool: pool.submit(int).result()\n"
+        "thread = threading.Thread(target=work); thread.start(); held.wait()\n"
+        "child = os.fork()\n"
+        "if not child: os._exit(0)\n"
+        "os.waitpid(child, 0); thread.join()"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=CHILD_SECONDS)
 
 
 def joblib() -> None:

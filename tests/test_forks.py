@@ -26,7 +26,11 @@ def run(scenario, **environment):
 
 
 @pytest.mark.parametrize(
-    "scenario", ["after_use", "while_busy", "half_held", "first_import", "eight_threads", "fresh_processes"]
+    "scenario",
+    [
+        *("after_use", "while_busy", "half_held", "first_import", "import_that_logs", "eight_threads"),
+        "fresh_processes",
+    ],
 )
 def test_right_and_no_hang(scenario):
     assert run(scenario) == ""
